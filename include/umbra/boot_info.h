@@ -1,0 +1,143 @@
+/*
+ * boot_info: everything the loader hands to the hypervisor, in one physically contiguous block
+ * below 4 GiB. Versioned and self-checking: the hypervisor refuses a block whose magic, version,
+ * size or checksum is wrong. All addresses are host-physical; all strings are NUL-terminated.
+ *
+ * Entry contract (loader -> hv `_start`, System V AMD64): RDI = host-physical address of struct
+ * boot_info, which is identity-mapped; interrupts off; 64-bit mode with paging; CR3 = `boot_cr3`,
+ * tables that map: the hypervisor image at its link address (write and execute allowed), the first
+ * 4 GiB and all RAM identically, and all of the identity-mapped range also at DIRECT_MAP_BASE
+ * (hv/lib/types.h). RSP is valid for at least 16 KiB. No boot service survives. The hypervisor
+ * replaces CR3, GDT and IDT at once and never returns.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#define BOOT_INFO_MAGIC	  0x4152424d55424f4full /* "OOBUMBRA" */
+#define BOOT_INFO_VERSION 1
+
+#define BOOT_MAX_MEMORY	 512
+#define BOOT_MAX_CPUS	 64
+#define BOOT_MAX_VMS	 32
+#define BOOT_MAX_MODULES 8
+#define BOOT_MAX_VCPUS	 16
+#define BOOT_NAME_LEN	 32
+#define BOOT_PATH_LEN	 128
+#define BOOT_CMDLINE_LEN 1024
+
+enum boot_mem_type {
+	BOOT_MEM_USABLE = 1,   /* free RAM: conventional, boot services, loader temporary */
+	BOOT_MEM_RESERVED = 2, /* firmware keeps it: runtime services, reserved */
+	BOOT_MEM_ACPI = 3,     /* ACPI tables (reclaimable) */
+	BOOT_MEM_NVS = 4,      /* ACPI NVS */
+	BOOT_MEM_MMIO = 5,
+	BOOT_MEM_PERSISTENT = 6,
+	BOOT_MEM_UNUSABLE = 7,
+	BOOT_MEM_UMBRA = 8, /* hypervisor image, boot_info, boot page tables, guest files */
+};
+
+struct boot_range { /* sorted by base, page-aligned, no overlap, neighbours of a type merged */
+	uint64_t base;
+	uint64_t bytes;
+	uint32_t type; /* enum boot_mem_type */
+	uint32_t reserved;
+};
+
+struct boot_file {
+	uint64_t base; /* page-aligned */
+	uint64_t bytes;
+	char path[BOOT_PATH_LEN]; /* as the configuration gave it, for messages and module names */
+};
+
+enum boot_fb_format { BOOT_FB_NONE, BOOT_FB_RGBX, BOOT_FB_BGRX };
+
+struct boot_framebuffer {
+	uint64_t base;
+	uint64_t bytes;
+	uint32_t width, height; /* pixels */
+	uint32_t stride;	/* pixels per line */
+	uint32_t format;	/* enum boot_fb_format; NONE = no linear 32-bit framebuffer */
+};
+
+struct boot_cpu {
+	uint32_t apic_id;
+	uint32_t flags; /* BOOT_CPU_* */
+};
+#define BOOT_CPU_BSP 1
+
+enum boot_poweroff {
+	BOOT_POWEROFF_HALT,  /* summary on the screen, CPUs halted: a real machine's default */
+	BOOT_POWEROFF_BOCHS, /* "Shutdown" to port 0x8900 */
+	BOOT_POWEROFF_QEMU,  /* isa-debug-exit at 0x501, value 0x31 */
+	BOOT_POWEROFF_RESET, /* reset by port 0xcf9, then i8042 */
+};
+
+enum boot_order {
+	BOOT_ORDER_TOGETHER, /* every VM starts at once */
+	BOOT_ORDER_SEQUENCE, /* a VM starts when the one listed before it has ended */
+};
+
+enum boot_log_level { BOOT_LOG_ERROR, BOOT_LOG_WARN, BOOT_LOG_INFO, BOOT_LOG_DEBUG };
+
+struct boot_options {		/* [umbra] */
+	uint64_t hide;		/* optional features to pretend absent: 1 << enum feature */
+	uint32_t log_level;	/* enum boot_log_level */
+	uint32_t poweroff;	/* enum boot_poweroff */
+	uint32_t order;		/* enum boot_order */
+	uint32_t cpus;		/* use at most this many CPUs; 0 = all */
+	uint32_t tick_us;	/* longest time between two exits of a busy vCPU */
+	uint32_t quantum_us;	/* time slice where vCPUs share a CPU */
+	uint16_t console_port;	/* UART for guests' consoles; 0 = none */
+	uint16_t log_port;	/* UART for Umbra's own log; may equal console_port; 0 = none */
+	uint32_t screen;	/* 1: log on the framebuffer */
+	uint32_t trace;		/* 1: keep the ring of exits for reports */
+	uint64_t seed;		/* for guests' random tests; 0 = from the TSC */
+};
+
+enum boot_protocol { BOOT_PROTO_AUTO, BOOT_PROTO_MULTIBOOT, BOOT_PROTO_PVH, BOOT_PROTO_LINUX };
+
+struct boot_vm { /* [vm NAME] */
+	char name[BOOT_NAME_LEN];
+	uint64_t memory;		    /* bytes, multiple of 2 MiB */
+	uint32_t vcpus;			    /* 1 to BOOT_MAX_VCPUS */
+	uint32_t protocol;		    /* enum boot_protocol */
+	uint32_t pin_count;		    /* entries in pin[]; vCPU i runs on CPU pin[i % count] */
+	uint16_t pin[BOOT_MAX_VCPUS];	    /* CPU index; pin_count 0 = Umbra spreads them */
+	uint32_t intercept;		    /* exception bitmap beyond what Umbra needs (testing) */
+	uint32_t x2apic;		    /* 1: offer x2APIC in CPUID (default) */
+	uint32_t module_count;
+	struct boot_file kernel;
+	struct boot_file module[BOOT_MAX_MODULES];
+	char module_args[BOOT_MAX_MODULES][BOOT_CMDLINE_LEN]; /* text after the path */
+	char cmdline[BOOT_CMDLINE_LEN];
+};
+
+struct boot_info {
+	uint64_t magic;
+	uint32_t version;
+	uint32_t size;	/* sizeof(struct boot_info) */
+	uint32_t crc32; /* IEEE 802.3, of the whole structure with this field 0 */
+	uint32_t memory_count;
+	uint64_t image_base; /* where the hypervisor's first page lies; contiguous */
+	uint64_t image_bytes;
+	uint64_t image_virt;	      /* link address of image_base */
+	struct boot_file image_file;  /* the ELF file itself, kept for its symbol table */
+	uint64_t boot_cr3;
+	uint64_t trampoline; /* one page below 640 KiB for starting application processors */
+	uint64_t rsdp;	     /* ACPI RSDP, or 0 */
+	uint64_t smbios;     /* SMBIOS entry point, or 0 */
+	uint64_t start_tsc;  /* TSC when the loader's first instruction ran */
+	uint64_t tsc_hz;     /* from the firmware's Stall(), rough; the hypervisor calibrates */
+	struct boot_framebuffer fb;
+	uint32_t cpu_count;
+	uint32_t vm_count;
+	struct boot_cpu cpu[BOOT_MAX_CPUS];
+	struct boot_options options;
+	struct boot_range memory[BOOT_MAX_MEMORY];
+	struct boot_vm vm[BOOT_MAX_VMS];
+};
+
+_Static_assert(sizeof(struct boot_range) == 24, "boot_range layout");
+_Static_assert(sizeof(struct boot_file) == 144, "boot_file layout");
+_Static_assert(sizeof(struct boot_cpu) == 8, "boot_cpu layout");

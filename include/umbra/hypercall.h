@@ -1,0 +1,82 @@
+/*
+ * The hypercall interface between a guest and Umbra, version 1.
+ *
+ * VMCALL from CPL 0 (any other CPL gets #UD, as if there were no hypervisor). RAX holds the number,
+ * RBX, RCX, RDX and RSI the arguments; RAX returns 0 or a positive result, or a negative HC_E*.
+ * No other register changes. In 32-bit code the lower halves are used and RAX is sign-extended to
+ * 32 bits. Numbers that are not listed return HC_ENOSYS. A hypercall acts on the calling VM only.
+ *
+ * A guest finds Umbra by CPUID: leaf 1 ECX[31] is set and leaf 0x40000000 returns the signature
+ * UMBRA_CPUID_SIGNATURE in EBX, ECX, EDX ("UmbraUmbraHV"), EAX the highest hypervisor leaf.
+ * Leaf 0x40000001: EAX = hypercall ABI version, EBX = VM id, ECX = vCPU index, EDX = vCPU count.
+ * Leaf 0x40000010: EAX = TSC frequency in kHz, EBX = APIC timer input frequency in kHz.
+ *
+ * Included by assembly too: only #define outside the __ASSEMBLER__ guard.
+ */
+#pragma once
+
+#define UMBRA_HYPERCALL_VERSION 1
+
+#define UMBRA_CPUID_BASE   0x40000000
+#define UMBRA_CPUID_INFO   0x40000001
+#define UMBRA_CPUID_TIMING 0x40000010
+#define UMBRA_CPUID_EBX	   0x72626d55 /* "Umbr" */
+#define UMBRA_CPUID_ECX	   0x626d5561 /* "aUmb" */
+#define UMBRA_CPUID_EDX	   0x56486172 /* "raHV" */
+
+#define HC_EPERM  (-1)
+#define HC_EINVAL (-22)
+#define HC_ENOSYS (-38)
+
+/* HC_VERSION(): returns UMBRA_HYPERCALL_VERSION. */
+#define HC_VERSION 0
+/* HC_NOP(): returns 0; the cheapest round trip, for measuring. */
+#define HC_NOP 1
+/* HC_YIELD(): gives the CPU to the next vCPU that shares it. Returns 0. */
+#define HC_YIELD 2
+/*
+ * HC_INJECT(info, error_code, length): deliver an event to the calling vCPU on this entry. `info`
+ * has the layout of the VM-entry interruption-information field (SDM 25.8.3) without the valid
+ * bit: vector 7:0, type 10:8 (0 external, 2 NMI, 3 hardware exception, 4 software interrupt, 5
+ * privileged software exception, 6 software exception), 11 deliver error code. `length` (0-15) is
+ * the instruction length for types 4 to 6, pushed RIP being that of the next instruction plus
+ * length. Combinations the SDM forbids return HC_EINVAL. A test aid: it lets a guest see each
+ * injected form.
+ */
+#define HC_INJECT 3
+/*
+ * HC_STAT(what): returns a counter of the calling vCPU: HC_STAT_*; HC_EINVAL for others.
+ * HC_STAT_EXIT + n (n a basic exit reason of SDM appendix C, 0 to 74) counts exits for reason n.
+ */
+#define HC_STAT 4
+#define HC_STAT_EXITS	     0
+#define HC_STAT_INJECTIONS   1
+#define HC_STAT_EPT_FAULTS   2
+#define HC_STAT_INVALIDATIONS 3
+#define HC_STAT_REFUSALS     4 /* CPUID, MSR and port accesses that the policy refused */
+#define HC_STAT_EXIT	     0x100
+/*
+ * HC_PROTECT(gpa, bytes, perms): sets what the calling VM's default view allows on whole 4 KiB
+ * pages of its RAM: perms bit 0 read, 1 write, 2 execute. An access that the view refuses then is
+ * delivered to the guest as #PF at the faulting linear address, with bit 15 (HC_PF_EPT) of the
+ * error code set. HC_EINVAL if the range is not RAM, not page-aligned, or perms is a combination
+ * the processor does not offer (write without read; execute-only where not supported).
+ */
+#define HC_PROTECT 5
+#define HC_PERM_R  1
+#define HC_PERM_W  2
+#define HC_PERM_X  4
+#define HC_PF_EPT  0x8000
+/*
+ * HC_PAGE_SIZE(gpa): log2 of the EPT leaf that maps the page in the default view (12, 21 or 30), 0
+ * if it is not mapped yet, HC_EINVAL outside RAM.
+ */
+#define HC_PAGE_SIZE 6
+/*
+ * HC_DISCARD(gpa, bytes): the guest gives whole 4 KiB pages of RAM back; they read as zero from
+ * then on (fresh frames on next touch). Used to test unmapping and shootdown.
+ */
+#define HC_DISCARD 7
+/* HC_FEATURES(): returns the bit set of optional CPU features in use (1 << enum feature). */
+#define HC_FEATURES 8
+#define HC_COUNT 9
