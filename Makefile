@@ -1,0 +1,151 @@
+# Umbra. `make` builds the loader, the hypervisor and the guests under build/.
+# scripts/setup installs what is needed; scripts/run and scripts/test call it and this file.
+
+BUILD   ?= build
+CC      := gcc
+CLANG   := clang
+LD      := ld
+OBJCOPY := objcopy
+PYTHON  := /usr/bin/python3
+
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+	-Wundef -Wvla -Wwrite-strings -Wcast-qual -Wno-unused-parameter -Wimplicit-fallthrough
+
+all: hv loader guests
+
+# --- the hypervisor ---------------------------------------------------------------------------
+ZYDIS_DIR := $(BUILD)/src/zydis
+STB_DIR   := /usr/include/stb
+
+HV_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -fno-stack-protector -fno-pic -fno-pie \
+	-mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer -fcf-protection=none \
+	-fno-asynchronous-unwind-tables -fno-strict-aliasing -Ihv -Iinclude -I$(BUILD)/gen \
+	-isystem $(STB_DIR) $(HV_EXTRA)
+ZYDIS_DEFS := -DZYAN_NO_LIBC -DZYDIS_STATIC_BUILD -DZYCORE_STATIC_BUILD -DZYDIS_MINIMAL_MODE \
+	-DZYDIS_DISABLE_FORMATTER -DZYDIS_DISABLE_ENCODER -DZYDIS_DISABLE_AVX512 -DZYDIS_DISABLE_KNC
+ZYDIS_INC  := -isystem $(ZYDIS_DIR)/include -isystem /usr/include
+ZYDIS_SRC  := Decoder DecoderData SharedData MetaInfo Utils Register Segment
+ZYDIS_OBJ  := $(ZYDIS_SRC:%=$(BUILD)/hv/zydis/%.o)
+
+HV_C   := $(wildcard hv/*.c hv/*/*.c)
+HV_S   := $(wildcard hv/*/*.S)
+HV_OBJ := $(HV_C:%.c=$(BUILD)/%.o) $(HV_S:%.S=$(BUILD)/%.S.o) $(BUILD)/hv/font.o $(ZYDIS_OBJ)
+
+hv: $(BUILD)/umbra.elf
+
+$(BUILD)/umbra.elf: $(HV_OBJ) linker.ld
+	$(LD) -nostdlib -static -z max-page-size=4096 -z noexecstack --no-warn-rwx-segments -T linker.ld -o $@ $(HV_OBJ)
+
+$(BUILD)/hv/emu/%.o: HV_CFLAGS += $(ZYDIS_DEFS) $(ZYDIS_INC)
+$(BUILD)/hv/%.o: hv/%.c | $(BUILD)/gen/asm_offsets.h
+	@mkdir -p $(@D)
+	$(CC) $(HV_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/hv/%.S.o: hv/%.S $(BUILD)/gen/asm_offsets.h
+	@mkdir -p $(@D)
+	$(CC) $(HV_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/hv/zydis/%.o: $(ZYDIS_DIR)/src/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pic \
+		-fcf-protection=none -fno-stack-protector -fno-asynchronous-unwind-tables -w \
+		$(ZYDIS_DEFS) $(ZYDIS_INC) -I$(ZYDIS_DIR)/src -c $< -o $@
+$(ZYDIS_DIR)/src/%.c: | $(ZYDIS_DIR)/.stamp ;
+$(ZYDIS_DIR)/.stamp: scripts/third-party
+	scripts/third-party zydis $(ZYDIS_DIR)
+
+# Offsets of C structure members for the assembly files, from hv/vm/asm_offsets.c.in.
+$(BUILD)/gen/asm_offsets.h: hv/asm_offsets.in $(wildcard hv/vm/*.h hv/x86/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(HV_CFLAGS) -x c -S $< -o - | sed -n 's/^.*@@ \([A-Z0-9_]*\) [$$]*\([0-9-]*\)$$/#define \1 \2/p' > $@
+
+# The framebuffer font: Terminus 8x16 from Debian's console-setup-linux.
+$(BUILD)/hv/font.o: /usr/share/consolefonts/Lat15-Terminus16.psf.gz
+	@mkdir -p $(@D)
+	gzip -dc $< > $(BUILD)/hv/font.psf
+	cd $(BUILD)/hv && $(LD) -r -b binary -z noexecstack -o font.o font.psf && \
+		$(OBJCOPY) --rename-section .data=.rodata,alloc,load,readonly,data,contents font.o
+
+# --- the loader -------------------------------------------------------------------------------
+# Shared with the hypervisor: the capability table and small library files.
+EFI_SHARED := hv/vmx/caps.c hv/lib/features.c hv/lib/crc32.c
+EFI_SRC    := $(wildcard boot/*.c)
+EFI_OBJ    := $(EFI_SRC:%.c=$(BUILD)/%.o) $(EFI_SHARED:%.c=$(BUILD)/boot/shared/%.o)
+EFI_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -fpic -fshort-wchar -mno-red-zone \
+	-fno-stack-protector -fno-strict-aliasing -maccumulate-outgoing-args -fcf-protection=none \
+	-mgeneral-regs-only -DGNU_EFI_USE_MS_ABI -DEFI_FUNCTION_WRAPPER -Iboot -Ihv -Iinclude \
+	-isystem /usr/include/efi -isystem /usr/include/efi/x86_64 -isystem $(STB_DIR)
+
+loader: $(BUILD)/BOOTX64.EFI
+
+$(BUILD)/boot/shared/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/boot/%.o: boot/%.c
+	@mkdir -p $(@D)
+	$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/loader.so: $(EFI_OBJ)
+	$(LD) -nostdlib -znocombreloc -shared -Bsymbolic -z noexecstack -T /usr/lib/elf_x86_64_efi.lds \
+		/usr/lib/crt0-efi-x86_64.o $(EFI_OBJ) -o $@ -L/usr/lib -lgnuefi -lefi
+	@! nm -u $@ | grep . || { echo "loader: undefined symbols" >&2; rm -f $@; exit 1; }
+$(BUILD)/BOOTX64.EFI: $(BUILD)/loader.so
+	$(OBJCOPY) -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela \
+		-j '.rel.*' -j '.rela.*' -j .reloc --target=efi-app-x86_64 --subsystem=10 $< $@
+
+# --- guest test kernels -----------------------------------------------------------------------
+GUEST_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -fno-stack-protector -fno-pic -fno-pie \
+	-mno-red-zone -mgeneral-regs-only -fno-asynchronous-unwind-tables -fcf-protection=none \
+	-fno-omit-frame-pointer -fno-strict-aliasing -Iguest/lib -Iinclude -isystem $(STB_DIR)
+GUEST_LIB := $(patsubst %,$(BUILD)/%.o,$(basename $(wildcard guest/lib/*.c))) \
+	$(patsubst %,$(BUILD)/%.S.o,$(basename $(wildcard guest/lib/*.S)))
+GUESTS    := $(patsubst guest/%.c,$(BUILD)/guest/%.elf,$(wildcard guest/*.c))
+
+guests: $(GUESTS)
+
+$(BUILD)/guest/%.o: guest/%.c
+	@mkdir -p $(@D)
+	$(CC) $(GUEST_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/guest/%.S.o: guest/%.S
+	@mkdir -p $(@D)
+	$(CC) $(GUEST_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/guest/%.elf: $(BUILD)/guest/%.o $(GUEST_LIB) guest/lib/guest.ld
+	$(LD) -nostdlib -static -z max-page-size=4096 -z noexecstack --no-warn-rwx-segments \
+		-T guest/lib/guest.ld -o $@ $(GUEST_LIB) $<
+.PRECIOUS: $(BUILD)/guest/%.o
+
+# --- host unit tests and fuzzers --------------------------------------------------------------
+HOST_CFLAGS := -std=gnu17 -O1 -g $(WARN) -Wno-missing-prototypes -fno-omit-frame-pointer -Ihv -Iinclude \
+	-Iboot -Itests/unit -DUMBRA_HOST -DDIRECT_MAP_BASE=host_direct_map -include tests/unit/host.h \
+	$(ZYDIS_DEFS) $(ZYDIS_INC) -isystem $(STB_DIR)
+SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
+-include $(wildcard tests/unit/*.mk) $(wildcard tests/fuzz/*.mk)
+UNITS := $(patsubst tests/unit/%.mk,$(BUILD)/unit/%,$(wildcard tests/unit/*.mk))
+FUZZERS := $(patsubst tests/fuzz/%.mk,$(BUILD)/fuzz/%,$(wildcard tests/fuzz/*.mk))
+
+unit-build: $(UNITS)
+fuzz-build: $(FUZZERS)
+unit: unit-build
+	@for t in $(UNITS); do echo "== $$t"; $$t || exit 1; done
+
+.SECONDEXPANSION:
+$(BUILD)/unit/%: tests/unit/%.c $$(UNIT_%) tests/unit/host.c tests/unit/host.h $(wildcard hv/*/*.h include/umbra/*.h)
+	@mkdir -p $(@D)
+	$(CC) $(HOST_CFLAGS) $(SAN) -o $@ $(filter %.c,$^) -lcmocka
+$(BUILD)/fuzz/%: tests/fuzz/%.c $$(FUZZ_%) tests/unit/host.c tests/unit/host.h $(wildcard hv/*/*.h include/umbra/*.h)
+	@mkdir -p $(@D)
+	$(CLANG) $(filter-out -Wno-unused-parameter,$(HOST_CFLAGS)) -Wno-unused-parameter \
+		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c,$^)
+
+# --- housekeeping -----------------------------------------------------------------------------
+check: check-layers check-format check-static
+check-layers:
+	scripts/check-layers
+check-format:
+	clang-format --dry-run -Werror $(shell git ls-files '*.c' '*.h')
+check-static:
+	cppcheck --quiet --error-exitcode=1 --std=c11 --enable=warning,portability --inline-suppr \
+		--suppress=missingIncludeSystem -Ihv -Iinclude hv boot guest
+clean:
+	rm -rf $(BUILD)/hv $(BUILD)/boot $(BUILD)/guest $(BUILD)/unit $(BUILD)/fuzz $(BUILD)/gen \
+		$(BUILD)/*.elf $(BUILD)/*.EFI $(BUILD)/*.so $(BUILD)/*.img
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+.PHONY: all hv loader guests unit unit-build fuzz-build check check-layers check-format check-static clean

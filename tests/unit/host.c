@@ -1,0 +1,56 @@
+/* What hypervisor code finds below it when it is compiled for the host. */
+#define _GNU_SOURCE
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+
+#include "host.h"
+#include "lib/log.h"
+#include "lib/panic.h"
+
+uint64_t host_direct_map;
+static uint64_t host_bytes;
+
+void host_memory_init(uint64_t bytes)
+{
+	void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		       -1, 0);
+
+	if (p == MAP_FAILED)
+		abort();
+	host_direct_map = (uint64_t)(uintptr_t)p;
+	host_bytes = bytes;
+}
+
+void host_memory_release(void)
+{
+	if (host_direct_map)
+		munmap((void *)(uintptr_t)host_direct_map, host_bytes);
+	host_direct_map = 0;
+}
+
+/* Weak, so that a test of the log or of panics can bring the real ones. */
+__attribute__((weak)) void log_print(enum log_level level, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (level > LOG_WARN && !getenv("UMBRA_TEST_LOG"))
+		return;
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+}
+
+__attribute__((weak)) __noreturn void panic(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	fputs("panic: ", stderr);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	abort();
+}
