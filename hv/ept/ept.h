@@ -1,0 +1,125 @@
+/*
+ * The EPT engine: views (whole EPT hierarchies), mapping with the largest pages that fit, split and
+ * merge, accessed/dirty harvesting, and generation-checked invalidation. SDM 3C 29.3.
+ *
+ * Ownership: a view belongs to one VM (`vm_id`); its tables are frames of owner FRAME_EPT_BASE + id.
+ * The page-fault path does not allocate from the frame allocator: each view has a reserve of table
+ * frames, filled by ept_reserve() outside of faults; an operation that needs more tables than the
+ * reserve holds takes none, changes nothing and returns ERR_NOMEM.
+ *
+ * Locking: every function below takes view->lock itself unless it says otherwise.
+ */
+#pragma once
+
+#include "lib/spinlock.h"
+#include "lib/types.h"
+
+#define EPT_MAX_CPUS 64
+
+/* Permissions: bits 2:0 of an EPT entry. XU only means something with MBEC. */
+#define EPT_R  BIT64(0)
+#define EPT_W  BIT64(1)
+#define EPT_X  BIT64(2)
+#define EPT_XU BIT64(10)
+#define EPT_RWX (EPT_R | EPT_W | EPT_X)
+
+/* Memory types for ept_map(): the EPT entry's bits 5:3. */
+enum ept_memtype { EPT_UC = 0, EPT_WC = 1, EPT_WT = 4, EPT_WP = 5, EPT_WB = 6 };
+
+struct ept_view {
+	u64 eptp; /* value for the VMCS (SDM table 25-9) */
+	hpa_t root;
+	u64 features; /* 1 << enum feature: ept_1g, ept_xo, ept_ad, mbec */
+	u16 vm_id;
+	struct spinlock lock;
+	u64 generation; /* atomic; starts at 1 */
+	u64 seen[EPT_MAX_CPUS]; /* atomic; the generation each CPU has invalidated up to; starts at 0 */
+	hpa_t reserve;		/* free list of zeroed table frames, linked through their first word */
+	u32 reserve_count;
+	u64 tables, splits, merges; /* statistics */
+};
+
+/* A view over nothing. Returns ERR_NOMEM if even the root cannot be had. */
+int ept_view_init(struct ept_view *view, u64 features, u16 vm_id);
+
+/* Gives back all tables. The caller has made sure that no CPU can enter with it. */
+void ept_view_destroy(struct ept_view *view);
+
+/* Fills the reserve up to `tables` frames. ERR_NOMEM if the frames are not there. */
+int ept_reserve(struct ept_view *view, u32 tables);
+
+/*
+ * Maps [from, from + bytes) to [to, to + bytes) (both 4 KiB aligned), replacing what was there,
+ * with the largest leaves that alignment and features allow. `perms` as EPT_*; combinations the
+ * processor refuses (W without R, X-only without ept_xo) are ERR_INVAL. Bumps the generation only
+ * if something that was present changed (SDM 29.4.3: adding rights or entries needs none, except
+ * that a guest may fault once more, which is retried).
+ */
+int ept_map(struct ept_view *view, gpa_t from, hpa_t to, u64 bytes, u64 perms, enum ept_memtype type);
+
+/* Changes permissions of what is mapped in the range, splitting at its edges; holes stay holes. */
+int ept_protect(struct ept_view *view, gpa_t from, u64 bytes, u64 perms);
+
+/* Removes the range, freeing tables that become empty into the reserve. Bumps the generation. */
+int ept_unmap(struct ept_view *view, gpa_t from, u64 bytes);
+
+/*
+ * Joins the 2 MiB (and then the 1 GiB) around `at` back into one leaf where all entries are
+ * contiguous with equal permissions and type (A and D are or-ed). Returns the log2 of the leaf now
+ * in place, 0 if unmapped.
+ */
+unsigned int ept_merge(struct ept_view *view, gpa_t at);
+
+struct ept_leaf {
+	hpa_t frame;	    /* host address of `at` itself, not of the leaf's start */
+	unsigned int shift; /* 12, 21, 30 */
+	u64 perms;
+	enum ept_memtype type;
+	bool accessed, dirty;
+};
+
+/* Looks one address up. ERR_NOENT if not mapped. */
+int ept_lookup(struct ept_view *view, gpa_t at, struct ept_leaf *out);
+
+/*
+ * Reads and clears the A and D flags of leaves in the range (ept_ad only: else ERR_NOSYS), calling
+ * fn for each leaf with A or D set. Bumps the generation if it cleared anything.
+ */
+typedef void (*ept_harvest_fn)(void *ctx, gpa_t at, const struct ept_leaf *leaf);
+int ept_harvest(struct ept_view *view, gpa_t from, u64 bytes, ept_harvest_fn fn, void *ctx);
+
+/*
+ * Invalidation by generation (architecture, mechanism 5).
+ *
+ * ept_enter() is the last thing before VM entry, ept_leave() the first after an exit; both on the
+ * CPU that enters, interrupts off. ept_sync() returns when no CPU can use a translation that was
+ * made before the latest generation: CPUs in root mode have acknowledged by being there; CPUs in
+ * guest mode are kicked and waited for. The caller holds no lock that a kicked CPU's exit path takes
+ * before ept_leave().
+ *
+ * ept_enter() is inlined in the entry path: five instructions when nothing changed.
+ */
+extern struct ept_view *ept_running[EPT_MAX_CPUS]; /* atomic; view a CPU is in guest mode with */
+
+/* Invalidates this CPU's translations of the view (INVEPT single-context) and notes `generation`. */
+void ept_catch_up(struct ept_view *view, u32 cpu, u64 generation);
+
+static inline void ept_enter(struct ept_view *view, u32 cpu)
+{
+	u64 generation;
+
+	__atomic_store_n(&ept_running[cpu], view, __ATOMIC_SEQ_CST);
+	generation = __atomic_load_n(&view->generation, __ATOMIC_SEQ_CST);
+	if (unlikely(__atomic_load_n(&view->seen[cpu], __ATOMIC_RELAXED) != generation))
+		ept_catch_up(view, cpu, generation);
+}
+
+static inline void ept_leave(u32 cpu)
+{
+	__atomic_store_n(&ept_running[cpu], NULL, __ATOMIC_RELEASE);
+}
+
+void ept_sync(struct ept_view *view, u32 this_cpu, u32 cpu_count);
+
+/* What ept/ needs from above and below by link: kick a CPU out of guest mode (x86/apic). */
+void ept_kick_cpu(u32 cpu);
