@@ -1,0 +1,10 @@
+/* CRC-32 of IEEE 802.3 (reflected, polynomial 0x04c11db7, initial value and final XOR all ones). */
+#pragma once
+
+#include "lib/types.h"
+
+/*
+ * The CRC of `len` bytes. `crc` is 0 for a first piece and the previous result for the next one:
+ * crc32(crc32(0, a, n), a + n, m) == crc32(0, a, n + m).
+ */
+u32 crc32(u32 crc, const void *data, size_t len);

@@ -1,0 +1,81 @@
+/*
+ * What vm/ asks of the virtual platform; dev/ defines these functions (bound at link time), emu/
+ * defines mmio_emulate(). A function with a vCPU runs on that vCPU's CPU, unless it says otherwise;
+ * devices shared by vCPUs are guarded by vm->dev_lock, which dev/ takes itself.
+ */
+#pragma once
+
+#include "lib/types.h"
+
+struct vcpu;
+struct vm;
+
+/* Creation (any CPU, VM not running): allocate and reset all devices, add MMIO regions, allocate
+ * vcpu->lapic using vcpu->vapic as register page. 0 or ERR_NOMEM. */
+int platform_create(struct vm *vm);
+void platform_destroy(struct vm *vm);
+
+/* The local APIC after INIT (SDM 11.4.7.3: everything but the ID and APIC_BASE). */
+void platform_vcpu_init(struct vcpu *vcpu);
+
+/*
+ * Ports: the complete policy. size 1, 2 or 4 bytes. Unknown ports read all ones and ignore writes;
+ * the refusal is logged once. Multi-byte accesses to byte-wide devices are split as hardware does.
+ */
+u32 platform_port_in(struct vcpu *vcpu, u16 port, unsigned int size);
+void platform_port_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value);
+
+/* MMIO of region->device, size 1, 2, 4 or 8. False: the device does not answer (reads all ones). */
+bool platform_mmio_read(struct vcpu *vcpu, u32 device, u64 offset, unsigned int size, u64 *value);
+bool platform_mmio_write(struct vcpu *vcpu, u32 device, u64 offset, unsigned int size, u64 value);
+
+/* APIC_BASE (0x1b), TSC_DEADLINE (0x6e0) and 0x800-0x8ff. False: #GP. */
+bool platform_msr_read(struct vcpu *vcpu, u32 msr, u64 *value);
+bool platform_msr_write(struct vcpu *vcpu, u32 msr, u64 value);
+
+/*
+ * Interrupts. `pending` first merges vcpu->posted into IRR, then returns the vector that could be
+ * delivered now if the vCPU's IF and shadows allowed it (local APIC with PPR, else ExtINT of the
+ * 8259 pair), or -1. `accept` acknowledges it (IRR to ISR, or INTA) and returns the vector that is
+ * to be injected (the 8259 may answer a spurious one).
+ */
+int platform_irq_pending(struct vcpu *vcpu);
+int platform_irq_accept(struct vcpu *vcpu);
+/* True if the pending interrupt found is ExtINT (never delivered through VID). */
+bool platform_irq_is_extint(struct vcpu *vcpu);
+/* Highest vector in IRR that TPR/PPR masks now (for the TPR threshold), or -1. */
+int platform_irq_masked(struct vcpu *vcpu);
+/* Highest vector in IRR and in ISR, or 0: RVI and SVI for virtual-interrupt delivery. */
+u8 platform_irr_highest(struct vcpu *vcpu);
+u8 platform_isr_highest(struct vcpu *vcpu);
+/* Bitmap of vectors whose EOI must exit (level-triggered through the IOAPIC). Any CPU. */
+void platform_eoi_bitmap(struct vcpu *vcpu, u64 out[4]);
+
+/* APIC-write exit: the guest's write is in the page already (SDM 30.4.3.3); EOI exit: for vector. */
+void platform_apic_write(struct vcpu *vcpu, u32 offset);
+void platform_apic_eoi(struct vcpu *vcpu, u8 vector);
+/* The guest changed TPR by CR8 or the TPR shadow (TPR-below-threshold exit): recompute PPR. */
+void platform_tpr_changed(struct vcpu *vcpu);
+
+enum apic_mode { APIC_MODE_OFF, APIC_MODE_XAPIC, APIC_MODE_X2APIC };
+/* For choosing the VMCS controls; vm/ is told of changes by vcpu_apic_mode_changed(). */
+enum apic_mode platform_apic_mode(struct vcpu *vcpu);
+/* vm/ defines this. */
+void vcpu_apic_mode_changed(struct vcpu *vcpu);
+
+/*
+ * Timers. vcpu->timer_deadline is the host TSC at which platform_timers() must run (~0 = never); dev/
+ * writes it whenever it changes, on the vCPU's own CPU (vCPU 0's includes PIT and RTC; a device
+ * programmed by another vCPU sends vCPU 0 REQ_TIMER, upon which vm/ calls platform_timers()).
+ */
+void platform_timers(struct vcpu *vcpu, u64 now);
+
+/* Guest consoles (vm/console.h) have input for this VM: fill the UART. Any CPU. */
+void platform_console_input(struct vm *vm);
+
+/*
+ * emu/: the access at vcpu's RIP hit MMIO (or a hole) at fault->addr: decode, perform, advance.
+ */
+struct ept_fault;
+enum emulate_result { EMULATE_DONE, EMULATE_FATAL };
+enum emulate_result mmio_emulate(struct vcpu *vcpu, const struct ept_fault *fault);

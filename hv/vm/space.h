@@ -1,0 +1,93 @@
+/*
+ * A guest's physical address space: a sorted list of regions, each with a kind. An EPT violation
+ * looks its region up and calls what region_ops says for the kind: nobody else decodes violations.
+ *
+ * RAM is backed by host-physical chunks of 2 MiB (2 MiB aligned on both sides), allocated when the
+ * VM is created and mapped on first touch with the largest leaves that fit.
+ */
+#pragma once
+
+#include "ept/ept.h"
+#include "lib/types.h"
+
+struct vcpu;
+struct vm;
+
+enum region_kind {
+	REGION_RAM,
+	REGION_MMIO, /* `device` tells the platform which one */
+	REGION_KINDS
+};
+
+struct region {
+	gpa_t base;
+	u64 bytes;
+	enum region_kind kind;
+	u32 device;    /* REGION_MMIO: platform's number */
+	hpa_t *chunks; /* REGION_RAM: one per 2 MiB; heap memory owned by the space */
+};
+
+/* What an override allows less than the region does (hypercall HC_PROTECT, later guards). */
+struct override {
+	gpa_t base;
+	u64 bytes;
+	u64 perms;
+};
+
+#define SPACE_MAX_REGIONS   16
+#define SPACE_MAX_OVERRIDES 64
+
+struct space {
+	struct spinlock lock;
+	u32 region_count;
+	u32 override_count;
+	struct region region[SPACE_MAX_REGIONS];
+	struct override override[SPACE_MAX_OVERRIDES];
+	struct ept_view view; /* the default view; capabilities bring their own */
+};
+
+/* An EPT violation, decoded once (SDM table 28-7). */
+struct ept_fault {
+	gpa_t addr;
+	gva_t linear;
+	bool read, write, fetch;
+	bool linear_valid;
+	bool walk;    /* the access was to a guest paging structure, not the final address */
+	bool present; /* the view mapped the page with fewer rights */
+};
+
+enum fault_result {
+	FAULT_RETRY,  /* mapped: run the instruction again */
+	FAULT_DONE,   /* emulated: RIP has been advanced or an event is pending */
+	FAULT_REFUSED, /* the view's policy refuses: the caller reflects it to the guest */
+	FAULT_FATAL,  /* the VM has been ended */
+};
+
+int space_init(struct vm *vm, u64 ram_bytes);
+void space_destroy(struct vm *vm);
+
+int space_add_mmio(struct vm *vm, gpa_t base, u64 bytes, u32 device);
+
+/* The region that holds `at`, or NULL for a hole (reads all ones, writes are ignored). */
+const struct region *space_find(const struct space *space, gpa_t at);
+
+/* The one place that says what a page may be accessed for in the default view. */
+u64 space_perms(const struct space *space, gpa_t at);
+
+enum fault_result space_fault(struct vcpu *vcpu, const struct ept_fault *fault);
+
+/* HC_PROTECT, HC_DISCARD: 0 or ERR_INVAL/ERR_NOMEM; invalidated everywhere when they return. */
+int space_protect(struct vm *vm, gpa_t base, u64 bytes, u64 perms);
+int space_discard(struct vm *vm, gpa_t base, u64 bytes);
+
+/*
+ * The one door to guest memory: RAM only, checked, copying. ERR_FAULT if any byte is not RAM (then
+ * guest_read fills nothing it has not checked; guest_write may have written the part before).
+ */
+int guest_read(struct vm *vm, gpa_t from, void *to, size_t len);
+int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len);
+int guest_zero(struct vm *vm, gpa_t to, size_t len);
+
+/* Atomic compare-exchange of a naturally aligned 4- or 8-byte word of guest RAM (paging-structure
+ * A/D bits, locked emulation): 0 done, ERR_BUSY if the old value did not match, ERR_FAULT. */
+int guest_cmpxchg(struct vm *vm, gpa_t at, unsigned int size, u64 old, u64 new);

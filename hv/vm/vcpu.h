@@ -1,0 +1,126 @@
+/*
+ * One virtual CPU. A vCPU belongs to one physical CPU for life; only that CPU touches its VMCS and
+ * its registers. Others talk to it by vcpu_post_*() and vcpu_request(), which set atomic bits and
+ * kick the CPU if it is in guest mode or asleep.
+ *
+ * Plain data: no pointers into code. The assembly of vmx/entry.S knows the members that
+ * hv/asm_offsets.in lists.
+ */
+#pragma once
+
+#include "lib/types.h"
+#include "vmx/vmcs.h"
+
+struct vm;
+struct lapic; /* dev/ */
+
+/* General registers in the order of their encoding in instructions. */
+enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
+
+/* Bits of vcpu->requests: reasons to take the slow way before entry. Atomic. */
+#define REQ_STOP   BIT(0) /* the VM ends */
+#define REQ_INIT   BIT(1)
+#define REQ_SIPI   BIT(2) /* vector in sipi_vector */
+#define REQ_NMI	   BIT(3)
+#define REQ_IRQ	   BIT(4) /* interrupt state changed: look again */
+#define REQ_EVENT  BIT(5) /* vcpu->event is to be injected */
+#define REQ_YIELD  BIT(6) /* give the CPU to the next vCPU */
+#define REQ_PAUSE  BIT(7)
+#define REQ_TIMER  BIT(8) /* the deadline changed */
+#define REQ_VIEW   BIT(9) /* another view: write EPTP */
+
+enum vcpu_state {
+	VCPU_RUNNABLE,
+	VCPU_HALTED,	/* HLT: woken by an interrupt, NMI, INIT */
+	VCPU_WAIT_SIPI, /* after INIT */
+	VCPU_STOPPED,	/* its VM has ended */
+};
+
+/* An event to inject, or one whose delivery an exit cut short (SDM 25.8.3, 25.9.2). */
+struct event {
+	u32 info; /* VM-entry interruption information; 0 = none */
+	u32 error_code;
+	u32 instr_len;
+};
+
+/*
+ * Posted requests, laid out as the posted-interrupt descriptor (SDM table 30-1) so that the same
+ * object serves hardware that processes it and software that does not. Bochs 3.0 wants it at a
+ * page boundary.
+ */
+struct posted {
+	u64 pir[4]; /* atomic; bit per vector */
+	u32 control; /* bit 0 outstanding notification, bit 1 suppress; atomic */
+	u32 reserved[7];
+} __aligned(64);
+_Static_assert(sizeof(struct posted) == 64, "posted-interrupt descriptor");
+
+struct vcpu {
+	u64 gpr[16];	/* first: entry.S pushes here. gpr[RSP] is not kept: VMCS */
+	u64 host_stack; /* hypervisor RSP while the guest runs */
+	u64 launched;	/* VMLAUNCH done since VMCLEAR */
+
+	struct vm *vm;
+	u32 index; /* within the VM */
+	u32 cpu;   /* physical CPU index */
+	u32 state; /* enum vcpu_state; written by its own CPU only */
+	u32 requests; /* atomic REQ_* */
+	u64 deadline; /* TSC at which this vCPU must exit at the latest (timers, slice, tick) */
+	u64 timer_deadline; /* TSC of its earliest virtual timer, ~0 = none; see platform.h */
+	u64 tsc_offset;
+	struct ept_view *view;
+	struct event event;
+
+	u32 proc, proc2, pin; /* copies of VMCS controls: writes that change nothing are skipped */
+	u32 entry_controls;
+	u32 exception_bitmap;
+	u32 interrupt_status; /* last value written to the guest interrupt status (VID) */
+	bool irq_window, nmi_window;
+	bool nmi_pending; /* one more is held back by blocking */
+	u8 sipi_vector;
+	bool fresh; /* the VMCS still needs its host state: first run on its CPU */
+	bool bsp;
+
+	struct lapic *lapic;
+	u8 *vapic; /* virtual-APIC page: register storage of the local APIC */
+	hpa_t vapic_phys, vmcs, msr_bitmap;
+	struct posted *posted;
+
+	/* State that stays in the CPU while this vCPU is current; see vm/switch.c */
+	void *xsave_area;
+	u64 xcr0, xss;
+	u64 dr[4], dr6;
+	u64 star, lstar, cstar, fmask, kernel_gs_base, tsc_aux, spec_ctrl;
+	u64 cr2;
+
+	u64 msr_misc_enable, msr_tsc_adjust, msr_mtrr_def_type, msr_umwait;
+	u64 exits[EXIT_COUNT]; /* by basic reason */
+	u64 exit_total, injections, ept_faults, refusals;
+	u64 root_tsc; /* TSC spent in root mode for it */
+};
+
+/*
+ * Posting, from any CPU. vcpu_post_irq sets a bit of PIR; edge-triggered semantics. Level-triggered
+ * lines are re-evaluated by the platform at EOI.
+ */
+void vcpu_post_irq(struct vcpu *vcpu, u8 vector);
+void vcpu_post_nmi(struct vcpu *vcpu);
+void vcpu_post_init(struct vcpu *vcpu);
+void vcpu_post_sipi(struct vcpu *vcpu, u8 vector);
+void vcpu_request(struct vcpu *vcpu, u32 requests);
+
+/* On the own CPU: the guest's TSC now, and the host TSC at which the guest's TSC is `guest`. */
+u64 vcpu_tsc(const struct vcpu *vcpu);
+u64 vcpu_tsc_to_host(const struct vcpu *vcpu, u64 guest);
+
+/* On the own CPU: queue an exception for the next entry (merges to #DF as SDM table 6-5 says). */
+void vcpu_inject(struct vcpu *vcpu, u8 vector);
+void vcpu_inject_error(struct vcpu *vcpu, u8 vector, u32 error_code);
+void vcpu_inject_pf(struct vcpu *vcpu, gva_t addr, u32 error_code);
+
+/* On the own CPU: go past the instruction that caused the exit (length from the VMCS, or given). */
+void vcpu_skip(struct vcpu *vcpu);
+void vcpu_skip_bytes(struct vcpu *vcpu, u64 length);
+
+/* The vCPU cannot go on: report registers and end its VM (status 71). */
+void vcpu_fatal(struct vcpu *vcpu, const char *fmt, ...) __format(2, 3);

@@ -1,0 +1,54 @@
+/*
+ * A virtual machine, and the life of VMs.
+ */
+#pragma once
+
+#include <umbra/boot_info.h>
+
+#include "vm/space.h"
+#include "vm/vcpu.h"
+
+struct platform; /* dev/ */
+
+enum vm_state { VM_FREE, VM_RUNNING, VM_ENDING };
+
+#define VM_STATUS_FAULT 71 /* a VM that Umbra had to end */
+
+struct vm {
+	u32 id; /* index of its configuration */
+	u32 state; /* enum vm_state; atomic */
+	const struct boot_vm *config;
+	u32 vcpu_count;
+	struct vcpu *vcpu[BOOT_MAX_VCPUS];
+	struct space space;
+	struct spinlock dev_lock; /* the devices that vCPUs share */
+	struct platform *platform;
+	u32 live;	 /* atomic: vCPUs that have not yet stopped */
+	u32 exit_status; /* as scripts/run reports it: (v << 1) | 1 for port 0xf4, 0 power-off */
+	bool restart;	 /* come up again instead of ending */
+	u32 restarts;
+	char reason[128];
+	u32 logged_refusals;	/* rate limit of the log */
+	hpa_t io_bitmap;	/* 8 KiB: A and B */
+	u64 refused[64];	/* MSRs and ports whose refusal has been logged */
+};
+
+extern struct vm *vms[BOOT_MAX_VMS];
+extern u32 vm_count;
+
+/* Builds the VMs that the configuration asks for (BSP, all CPUs online). Bad images end only their
+ * VM. */
+void vm_start(const struct boot_info *boot);
+
+/* Every CPU's life: VMXON, then run the vCPUs that belong here. */
+__noreturn void vm_cpu_main(void);
+
+/*
+ * Ends the VM (the first caller's status and reason stay); its vCPUs stop at their next exit. From
+ * any CPU. vm_restart: the same, and it comes up again from its image.
+ */
+void vm_end(struct vm *vm, u32 status, const char *fmt, ...) __format(3, 4);
+void vm_restart(struct vm *vm, const char *why);
+
+/* Logs once per VM and key that something was refused (no guest can flood the log). */
+void vm_log_refusal(struct vcpu *vcpu, const char *what, u64 key);
