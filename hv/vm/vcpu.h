@@ -28,6 +28,7 @@ enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R
 #define REQ_PAUSE  BIT(7)
 #define REQ_TIMER  BIT(8) /* the deadline changed */
 #define REQ_VIEW   BIT(9) /* another view: write EPTP */
+#define REQ_EOI_MAP BIT(10) /* level-triggered vectors changed: rewrite the EOI-exit bitmap */
 
 enum vcpu_state {
 	VCPU_RUNNABLE,
@@ -76,6 +77,7 @@ struct vcpu {
 	u32 exception_bitmap;
 	u32 interrupt_status; /* last value written to the guest interrupt status (VID) */
 	bool irq_window, nmi_window;
+	bool wake_on_irq; /* VCPU_HALTED: IF was 1 at HLT */
 	bool nmi_pending; /* one more is held back by blocking */
 	u8 sipi_vector;
 	bool fresh; /* the VMCS still needs its host state: first run on its CPU */
