@@ -25,7 +25,15 @@ void log_set_level(enum log_level level);
 #define log_info(...)  log_print(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_print(LOG_DEBUG, __VA_ARGS__)
 
-/* A sink takes one whole line without its newline; called under the log's lock. At most 4. */
+/* One line as it is, without prefix, whatever the level; for what programs read (machine_end). */
+void log_plain(const char *line);
+
+/* Defined by x86/ (and by tests): microseconds since start, and the index of the calling CPU. */
+u64 log_clock_us(void);
+unsigned int log_cpu(void);
+
+/* A sink takes one whole line without its newline; called under the log's lock. At most 4. It first
+ * receives what the ring already holds. */
 typedef void (*log_sink_fn)(const char *line, size_t len);
 void log_add_sink(log_sink_fn sink);
 

@@ -1,0 +1,1 @@
+UNIT_log := hv/lib/log.c hv/lib/print.c

@@ -1,0 +1,1 @@
+UNIT_string := hv/lib/print.c

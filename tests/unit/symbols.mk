@@ -1,0 +1,1 @@
+UNIT_symbols := hv/lib/symbols.c
