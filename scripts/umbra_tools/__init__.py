@@ -1,0 +1,1 @@
+"""What the scripts share: paths, messages, apt, configurations, disk images and emulators."""
