@@ -5,7 +5,14 @@
  * Ownership: a view belongs to one VM (`vm_id`); its tables are frames of owner FRAME_EPT_BASE + id.
  * The page-fault path does not allocate from the frame allocator: each view has a reserve of table
  * frames, filled by ept_reserve() outside of faults; an operation that needs more tables than the
- * reserve holds takes none, changes nothing and returns ERR_NOMEM.
+ * reserve holds takes none, changes nothing and returns ERR_NOMEM. Tables that an operation takes
+ * out of use go to limbo, because CPUs in guest mode may still walk them, and from there to the
+ * reserve in the next ept_sync(). The same holds for frames of guest RAM that were unmapped: their
+ * owner may use them for something else only after ept_sync().
+ *
+ * Addresses reach from 0 to 2^48 - 1. Ranges are whole 4 KiB pages; others are ERR_INVAL; an empty
+ * range is fine. All changes may make a guest on another CPU fault where the new state would not:
+ * a violation that the current state does not explain is retried.
  *
  * Locking: every function below takes view->lock itself unless it says otherwise.
  */
@@ -34,9 +41,12 @@ struct ept_view {
 	struct spinlock lock;
 	u64 generation; /* atomic; starts at 1 */
 	u64 seen[EPT_MAX_CPUS]; /* atomic; the generation each CPU has invalidated up to; starts at 0 */
+	u64 settled; /* atomic; the newest generation for which ept_sync() has returned */
 	hpa_t reserve;		/* free list of zeroed table frames, linked through their first word */
-	u32 reserve_count;
-	u64 tables, splits, merges; /* statistics */
+	hpa_t limbo;		/* dead tables that a CPU may still walk, newest first: ept_table.c */
+	u32 reserve_count, limbo_count;
+	u64 tables; /* in the hierarchy, root included */
+	u64 splits, merges;
 };
 
 /* A view over nothing. Returns ERR_NOMEM if even the root cannot be had. */
@@ -45,28 +55,40 @@ int ept_view_init(struct ept_view *view, u64 features, u16 vm_id);
 /* Gives back all tables. The caller has made sure that no CPU can enter with it. */
 void ept_view_destroy(struct ept_view *view);
 
-/* Fills the reserve up to `tables` frames. ERR_NOMEM if the frames are not there. */
+/*
+ * Fills the reserve up to `tables` frames. ERR_NOMEM if the frames are not there (what could be had
+ * is kept). Mapping one page takes at most 3 tables; protect and unmap of a range at most 4, two at
+ * each edge; mapping a range one for each table that is not there yet.
+ */
 int ept_reserve(struct ept_view *view, u32 tables);
 
 /*
  * Maps [from, from + bytes) to [to, to + bytes) (both 4 KiB aligned), replacing what was there,
- * with the largest leaves that alignment and features allow. `perms` as EPT_*; combinations the
- * processor refuses (W without R, X-only without ept_xo) are ERR_INVAL. Bumps the generation only
- * if something that was present changed (SDM 29.4.3: adding rights or entries needs none, except
- * that a guest may fault once more, which is retried).
+ * with the largest leaves that alignment and features allow (a range that is mapped like this already
+ * is left as it is). `perms` as EPT_*, 0 for a page that is there but refuses everything;
+ * combinations the processor refuses (W without R, X-only without ept_xo) and XU without mbec are
+ * ERR_INVAL. Bumps the generation only if something that was present changed (SDM 29.4.3: adding
+ * rights or entries needs none, except that a guest may fault once more, which is retried).
  */
 int ept_map(struct ept_view *view, gpa_t from, hpa_t to, u64 bytes, u64 perms, enum ept_memtype type);
 
-/* Changes permissions of what is mapped in the range, splitting at its edges; holes stay holes. */
+/*
+ * Changes permissions of what is mapped in the range, splitting at its edges; holes stay holes.
+ * Bumps the generation if a right was taken away.
+ */
 int ept_protect(struct ept_view *view, gpa_t from, u64 bytes, u64 perms);
 
-/* Removes the range, freeing tables that become empty into the reserve. Bumps the generation. */
+/*
+ * Removes the range and the tables that become empty. Bumps the generation if anything was there.
+ * Splitting at the edges takes tables: ERR_NOMEM as for the others.
+ */
 int ept_unmap(struct ept_view *view, gpa_t from, u64 bytes);
 
 /*
  * Joins the 2 MiB (and then the 1 GiB) around `at` back into one leaf where all entries are
- * contiguous with equal permissions and type (A and D are or-ed). Returns the log2 of the leaf now
- * in place, 0 if unmapped.
+ * contiguous with equal permissions and type. Returns the log2 of the leaf now in place, 0 if
+ * unmapped. A and D are or-ed; with ept_ad a writable leaf comes back accessed and dirty, because a
+ * CPU may set D in the old table until ept_sync(). Not for ranges whose writes PML is to log.
  */
 unsigned int ept_merge(struct ept_view *view, gpa_t at);
 
@@ -83,7 +105,8 @@ int ept_lookup(struct ept_view *view, gpa_t at, struct ept_leaf *out);
 
 /*
  * Reads and clears the A and D flags of leaves in the range (ept_ad only: else ERR_NOSYS), calling
- * fn for each leaf with A or D set. Bumps the generation if it cleared anything.
+ * fn for each leaf with A or D set; `at` is the leaf's first address in the range. Bumps the
+ * generation if it cleared anything. fn is called under the lock and must not use the view.
  */
 typedef void (*ept_harvest_fn)(void *ctx, gpa_t at, const struct ept_leaf *leaf);
 int ept_harvest(struct ept_view *view, gpa_t from, u64 bytes, ept_harvest_fn fn, void *ctx);
@@ -94,8 +117,12 @@ int ept_harvest(struct ept_view *view, gpa_t from, u64 bytes, ept_harvest_fn fn,
  * ept_enter() is the last thing before VM entry, ept_leave() the first after an exit; both on the
  * CPU that enters, interrupts off. ept_sync() returns when no CPU can use a translation that was
  * made before the latest generation: CPUs in root mode have acknowledged by being there; CPUs in
- * guest mode are kicked and waited for. The caller holds no lock that a kicked CPU's exit path takes
- * before ept_leave().
+ * guest mode are kicked and waited for. The caller is in root mode (after ept_leave()) and holds
+ * neither view->lock nor any lock that another CPU takes between ept_enter() and ept_leave().
+ * Whoever calls ept_enter() calls ept_leave(), a failed VM entry included.
+ *
+ * A CPU is noted with one view. Where EPTP switching (VMFUNC) lets a guest change views by itself,
+ * this is not enough: the one who sets up the list has to extend it to all views of the list.
  *
  * ept_enter() is inlined in the entry path: five instructions when nothing changed.
  */
@@ -120,6 +147,12 @@ static inline void ept_leave(u32 cpu)
 }
 
 void ept_sync(struct ept_view *view, u32 this_cpu, u32 cpu_count);
+
+/*
+ * Panics if `cpu`, between its ept_enter() and ept_leave(), could use what an ept_sync() that has
+ * returned was to remove. For debugging, on the CPU itself, before the entry or after the exit.
+ */
+void ept_assert_fresh(const struct ept_view *view, u32 cpu);
 
 /* What ept/ needs from above and below by link: kick a CPU out of guest mode (x86/apic). */
 void ept_kick_cpu(u32 cpu);
