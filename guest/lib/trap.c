@@ -61,12 +61,16 @@ static void record(struct cpu *cpu, const struct frame *f)
 	t->ss = f->ss;
 	t->cr2 = read_cr2();
 	t->dr6 = read_dr6();
+	t->insn = 0;
+	t->next = 0;
 }
 
-static bool fix_up(struct frame *f)
+static bool fix_up(struct frame *f, struct trap *t)
 {
 	for (const struct extable_entry *e = guest_extable_start; e < guest_extable_end; e++) {
 		if (f->rip >= e->insn && f->rip <= e->end) {
+			t->insn = e->insn;
+			t->next = e->end;
 			f->rip = e->end;
 			return true;
 		}
@@ -110,7 +114,7 @@ void trap_dispatch(struct frame *f)
 	if (user && cpu->user_rsp) {
 		cpu->user_end = true;
 		resume_kernel(f, user_return, cpu->user_rsp);
-	} else if (!user && fix_up(f)) {
+	} else if (!user && fix_up(f, &cpu->trap)) {
 		return;
 	} else if (cpu->unwind) {
 		resume_kernel(f, trap_unwind, *cpu->unwind);
@@ -222,7 +226,7 @@ void cpu_load_tables(unsigned int index)
 	desc[0] = (sizeof(*tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 |
 		  (base >> 24 & 0xff) << 56;
 	desc[1] = base >> 32;
-	asm volatile("lgdt %0" : : "m"(gdt_pointer));
+	asm volatile("lgdt %0; lldt %w1" : : "m"(gdt_pointer), "r"(0));
 	if (!idt[0].type) {
 		for (unsigned int v = 0; v < 256; v++)
 			idt_reset(v, false);

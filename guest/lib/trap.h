@@ -50,6 +50,7 @@ struct trap {
 	u64 rip, cs, rflags, rsp, ss;
 	u64 cr2; /* as it was in the handler, whatever the vector */
 	u64 dr6; /* likewise */
+	u64 insn, next; /* of the EX() instruction that was hit: its address and the next; or 0 */
 };
 
 typedef bool (*trap_handler_t)(struct frame *f);

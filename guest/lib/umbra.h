@@ -7,6 +7,8 @@
 
 /* False on any other hypervisor, emulator or machine. */
 bool umbra_present(void);
+/* True on QEMU without KVM, the oracle that a few tests must make allowances for. */
+bool tcg_present(void);
 /* The identity that CPUID gives this vCPU. */
 u32 umbra_vcpu_index(void);
 
