@@ -74,6 +74,12 @@ void platform_timers(struct vcpu *vcpu, u64 now);
 void platform_console_input(struct vm *vm);
 
 /*
+ * emu/: what a vCPU needs for mmio_emulate(), allocated when it is created (any CPU). 0 or ERR_NOMEM.
+ */
+int mmio_vcpu_create(struct vcpu *vcpu);
+void mmio_vcpu_destroy(struct vcpu *vcpu);
+
+/*
  * emu/: the access at vcpu's RIP hit MMIO (or a hole) at fault->addr: decode, perform, advance.
  */
 struct ept_fault;

@@ -12,7 +12,8 @@
 #include "vmx/vmcs.h"
 
 struct vm;
-struct lapic; /* dev/ */
+struct lapic;	 /* dev/ */
+struct emu_cache; /* emu/ */
 
 /* General registers in the order of their encoding in instructions. */
 enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
@@ -76,14 +77,17 @@ struct vcpu {
 	u32 entry_controls;
 	u32 exception_bitmap;
 	u32 interrupt_status; /* last value written to the guest interrupt status (VID) */
+	u32 tpr_threshold;	/* last value written */
 	bool irq_window, nmi_window;
 	bool wake_on_irq; /* VCPU_HALTED: IF was 1 at HLT */
+	bool nmi_waits_for_sti;
 	bool nmi_pending; /* one more is held back by blocking */
 	u8 sipi_vector;
 	bool fresh; /* the VMCS still needs its host state: first run on its CPU */
 	bool bsp;
 
 	struct lapic *lapic;
+	struct emu_cache *emu_cache; /* mmio_vcpu_create() */
 	u8 *vapic; /* virtual-APIC page: register storage of the local APIC */
 	hpa_t vapic_phys, vmcs, msr_bitmap;
 	struct posted *posted;
