@@ -25,6 +25,7 @@ struct entry_source {
 struct entry_fault {
 	u32 field;	     /* enum vmcs_field */
 	u64 value;	     /* its value */
+	u64 bits;	     /* the offending bits, where the rule is about single bits; else 0 */
 	const char *rule;    /* what must hold, in words */
 	const char *section; /* of SDM volume 3C */
 };
