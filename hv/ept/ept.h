@@ -2,13 +2,13 @@
  * The EPT engine: views (whole EPT hierarchies), mapping with the largest pages that fit, split and
  * merge, accessed/dirty harvesting, and generation-checked invalidation. SDM 3C 29.3.
  *
- * Ownership: a view belongs to one VM (`vm_id`); its tables are frames of owner FRAME_EPT_BASE + id.
- * The page-fault path does not allocate from the frame allocator: each view has a reserve of table
- * frames, filled by ept_reserve() outside of faults; an operation that needs more tables than the
- * reserve holds takes none, changes nothing and returns ERR_NOMEM. Tables that an operation takes
- * out of use go to limbo, because CPUs in guest mode may still walk them, and from there to the
- * reserve in the next ept_sync(). The same holds for frames of guest RAM that were unmapped: their
- * owner may use them for something else only after ept_sync().
+ * Ownership: a view belongs to one VM (`vm_id`); its tables are frames of owner FRAME_EPT_BASE +
+ * id. The page-fault path does not allocate from the frame allocator: each view has a reserve of
+ * table frames, filled by ept_reserve() outside of faults; an operation that needs more tables than
+ * the reserve holds takes none, changes nothing and returns ERR_NOMEM. Tables that an operation
+ * takes out of use go to limbo, because CPUs in guest mode may still walk them, and from there to
+ * the reserve in the next ept_sync(). The same holds for frames of guest RAM that were unmapped:
+ * their owner may use them for something else only after ept_sync().
  *
  * Addresses reach from 0 to 2^48 - 1. Ranges are whole 4 KiB pages; others are ERR_INVAL; an empty
  * range is fine. All changes may make a guest on another CPU fault where the new state would not:
@@ -24,14 +24,20 @@
 #define EPT_MAX_CPUS 64
 
 /* Permissions: bits 2:0 of an EPT entry. XU only means something with MBEC. */
-#define EPT_R  BIT64(0)
-#define EPT_W  BIT64(1)
-#define EPT_X  BIT64(2)
-#define EPT_XU BIT64(10)
+#define EPT_R	BIT64(0)
+#define EPT_W	BIT64(1)
+#define EPT_X	BIT64(2)
+#define EPT_XU	BIT64(10)
 #define EPT_RWX (EPT_R | EPT_W | EPT_X)
 
 /* Memory types for ept_map(): the EPT entry's bits 5:3. */
-enum ept_memtype { EPT_UC = 0, EPT_WC = 1, EPT_WT = 4, EPT_WP = 5, EPT_WB = 6 };
+enum ept_memtype {
+	EPT_UC = 0,
+	EPT_WC = 1,
+	EPT_WT = 4,
+	EPT_WP = 5,
+	EPT_WB = 6
+};
 
 struct ept_view {
 	u64 eptp; /* value for the VMCS (SDM table 25-9) */
@@ -39,11 +45,12 @@ struct ept_view {
 	u64 features; /* 1 << enum feature: ept_1g, ept_xo, ept_ad, mbec */
 	u16 vm_id;
 	struct spinlock lock;
-	u64 generation; /* atomic; starts at 1 */
-	u64 seen[EPT_MAX_CPUS]; /* atomic; the generation each CPU has invalidated up to; starts at 0 */
-	u64 settled; /* atomic; the newest generation for which ept_sync() has returned */
-	hpa_t reserve;		/* free list of zeroed table frames, linked through their first word */
-	hpa_t limbo;		/* dead tables that a CPU may still walk, newest first: ept_table.c */
+	u64 generation;		/* atomic; starts at 1 */
+	u64 seen[EPT_MAX_CPUS]; /* atomic; the generation each CPU has invalidated up to; starts at
+				   0 */
+	u64 settled;   /* atomic; the newest generation for which ept_sync() has returned */
+	hpa_t reserve; /* free list of zeroed table frames, linked through their first word */
+	hpa_t limbo;   /* dead tables that a CPU may still walk, newest first: ept_table.c */
 	u32 reserve_count, limbo_count;
 	u64 tables; /* in the hierarchy, root included */
 	u64 splits, merges;
@@ -64,13 +71,14 @@ int ept_reserve(struct ept_view *view, u32 tables);
 
 /*
  * Maps [from, from + bytes) to [to, to + bytes) (both 4 KiB aligned), replacing what was there,
- * with the largest leaves that alignment and features allow (a range that is mapped like this already
- * is left as it is). `perms` as EPT_*, 0 for a page that is there but refuses everything;
+ * with the largest leaves that alignment and features allow (a range that is mapped like this
+ * already is left as it is). `perms` as EPT_*, 0 for a page that is there but refuses everything;
  * combinations the processor refuses (W without R, X-only without ept_xo) and XU without mbec are
  * ERR_INVAL. Bumps the generation only if something that was present changed (SDM 29.4.3: adding
  * rights or entries needs none, except that a guest may fault once more, which is retried).
  */
-int ept_map(struct ept_view *view, gpa_t from, hpa_t to, u64 bytes, u64 perms, enum ept_memtype type);
+int ept_map(struct ept_view *view, gpa_t from, hpa_t to, u64 bytes, u64 perms,
+	    enum ept_memtype type);
 
 /*
  * Changes permissions of what is mapped in the range, splitting at its edges; holes stay holes.
@@ -128,7 +136,8 @@ int ept_harvest(struct ept_view *view, gpa_t from, u64 bytes, ept_harvest_fn fn,
  */
 extern struct ept_view *ept_running[EPT_MAX_CPUS]; /* atomic; view a CPU is in guest mode with */
 
-/* Invalidates this CPU's translations of the view (INVEPT single-context) and notes `generation`. */
+/* Invalidates this CPU's translations of the view (INVEPT single-context) and notes `generation`.
+ */
 void ept_catch_up(struct ept_view *view, u32 cpu, u64 generation);
 
 static inline void ept_enter(struct ept_view *view, u32 cpu)

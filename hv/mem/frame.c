@@ -42,15 +42,23 @@ static void count(frame_owner_t owner, u64 n, bool add)
 
 static void set_owner(u64 frame, u64 n, frame_owner_t owner)
 {
-	for (u64 f = frame; f < frame + n; f++) {
-		count(pool.owner[f], 1, false);
-		if (pool.owner[f] == FRAME_FREE)
-			pool.chunk_free[f / CHUNK_FRAMES]--;
-		pool.owner[f] = owner;
-		if (owner == FRAME_FREE && ++pool.chunk_free[f / CHUNK_FRAMES] == CHUNK_FRAMES)
-			pool.high = MAX(pool.high, f / CHUNK_FRAMES + 1);
+	u64 end = frame + n, f = frame;
+
+	while (f < end) { /* runs of frames of one owner within a chunk */
+		u64 run = f, chunk = f / CHUNK_FRAMES, stop = MIN((chunk + 1) * CHUNK_FRAMES, end);
+		frame_owner_t old = pool.owner[f];
+
+		while (f < stop && pool.owner[f] == old)
+			pool.owner[f++] = owner;
+		count(old, f - run, false);
+		count(owner, f - run, true);
+		if (old == FRAME_FREE)
+			pool.chunk_free[chunk] -= f - run;
+		if (owner == FRAME_FREE)
+			pool.chunk_free[chunk] += f - run;
+		if (pool.chunk_free[chunk] == CHUNK_FRAMES)
+			pool.high = MAX(pool.high, chunk + 1);
 	}
-	count(owner, n, true);
 	if (owner == FRAME_FREE)
 		pool.low = MIN(pool.low, frame);
 }

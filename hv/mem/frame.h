@@ -17,8 +17,8 @@ typedef u16 frame_owner_t;
 enum {
 	FRAME_NOT_RAM = 0, /* MMIO, holes, firmware */
 	FRAME_FREE = 1,
-	FRAME_BOOT = 2, /* image, boot_info, guest files: BOOT_MEM_UMBRA */
-	FRAME_HV = 3,	/* heap, stacks, page tables of the hypervisor */
+	FRAME_BOOT = 2,		/* image, boot_info, guest files: BOOT_MEM_UMBRA */
+	FRAME_HV = 3,		/* heap, stacks, page tables of the hypervisor */
 	FRAME_VM_BASE = 0x100,	/* + VM id: guest RAM */
 	FRAME_EPT_BASE = 0x200, /* + VM id: EPT tables of the VM */
 };
@@ -30,8 +30,8 @@ enum {
 void frame_init(const struct boot_info *boot);
 
 /*
- * Allocates `bytes` (rounded up to 4 KiB) of physically contiguous memory aligned to `align` (a power
- * of two >= 4096) for `owner`. Not zeroed. Returns 0 or ERR_NOMEM.
+ * Allocates `bytes` (rounded up to 4 KiB) of physically contiguous memory aligned to `align` (a
+ * power of two >= 4096) for `owner`. Not zeroed. Returns 0 or ERR_NOMEM.
  */
 int frame_alloc(frame_owner_t owner, u64 bytes, u64 align, hpa_t *out);
 
@@ -51,6 +51,7 @@ struct frame_stats {
 };
 void frame_stats(struct frame_stats *out);
 
-/* Zeroed hypervisor heap memory, page-granular, never freed while a VM refers to it. NULL if none. */
+/* Zeroed hypervisor heap memory, page-granular, never freed while a VM refers to it. NULL if none.
+ */
 void *heap_alloc(u64 bytes);
 void heap_free(void *p, u64 bytes);

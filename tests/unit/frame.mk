@@ -1,0 +1,1 @@
+UNIT_frame := hv/mem/frame.c
