@@ -23,7 +23,7 @@ class Failure(Exception):
 
 
 def say(text):
-    print(f"{pathlib.Path(sys.argv[0]).name}: {text}", file=sys.stderr, flush=True)
+    print(f"{pathlib.Path(sys.argv[0]).stem}: {text}", file=sys.stderr, flush=True)
 
 
 def run(*command, label=None, **options):
@@ -39,6 +39,15 @@ def run(*command, label=None, **options):
         raise Failure(f"{label or ' '.join(command)} failed ({done.returncode}):\n"
                       f"{done.stdout}{done.stderr}".rstrip())
     return done.stdout
+
+
+def build(*targets):
+    """make TARGETS, quietly unless something fails."""
+    done = subprocess.run(["make", "-C", str(ROOT), "--no-print-directory", "-s", "-j",
+                           str(os.cpu_count() or 1), f"BUILD={os.path.relpath(BUILD, ROOT)}",
+                           *targets], stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    if done.returncode:
+        raise Failure("the build failed, see above")
 
 
 @contextlib.contextmanager

@@ -21,6 +21,8 @@ OVMF_COMBINED = ["/usr/share/ovmf/OVMF.fd"]
 OVMF_SPLIT = [(f"/usr/share/OVMF/OVMF_CODE{size}.fd", f"/usr/share/OVMF/OVMF_VARS{size}.fd")
               for size in ("_4M", "")]
 DEFAULT_BOCHS_CPU = "corei7_skylake_x"
+# OVMF's console is on both ports; Umbra's log begins with its first line.
+LOG_START = re.compile(rb"\[ *\d+\.\d{6} cpu\d+\] |^umbra: ", re.M)
 END = re.compile(rb"umbra: end (\d+)\b[^\n]*\n")
 LOADER_GAVE_UP = b"umbra-loader: returning to firmware"
 START_LIMIT = 300  # seconds of silence in which firmware and loader must reach Umbra
@@ -118,6 +120,7 @@ panic: action=fatal
 error: action=ignore
 info: action=ignore
 debug: action=ignore
+speaker: enabled=0
 port_e9_hack: enabled=1
 """)
     (work / "bochs.rc").write_text("c\n")
@@ -155,7 +158,9 @@ class Session:
         self.image = pathlib.Path(image).absolute()
         self.on_console, self.on_log = on_console, on_log
         self.console, self.log = bytearray(), bytearray()
+        self._before_log = bytearray()
         self.reason, self.status, self.returncode = None, None, None
+        self.silent_log = False  # set to True if the log may stay empty while Umbra runs
         self._pending = bytearray()  # input for the guest, not sent yet
 
     def run(self, timeout=None, keyboard=None):
@@ -192,7 +197,7 @@ class Session:
             alive = process.poll() is None
             waiting = [s for s, port in zip(servers, ports) if port is None]
             waiting += [port for port in ports if port]
-            if keyboard is not None and self.log and len(self._pending) < 256:
+            if keyboard is not None and (self.log or self.silent_log) and len(self._pending) < 256:
                 waiting.append(keyboard)
             ready = select.select(waiting, [], [], 0.05 if alive else 0)[0]
             for number, server in enumerate(servers):
@@ -215,14 +220,14 @@ class Session:
             if finish is None and self._judge():
                 finish = now + (5 if self.reason == "end" else 0.5)
             if not alive and not any(got):
-                self.reason = self.reason or "died"
+                self._died()
                 return
             if finish is not None and now > finish:
                 return
             if timeout is not None and now - start > timeout:
                 self.reason = self.reason or "timeout"
                 return
-            if not self.log and now - start > START_LIMIT:
+            if not self.log and not self.silent_log and now - start > START_LIMIT:
                 self.reason = self.reason or "silent"
                 return
 
@@ -241,6 +246,10 @@ class Session:
         return data
 
     def _take(self, console, log):
+        if log and not self.log:
+            self._before_log += log
+            start = LOG_START.search(self._before_log)
+            log = bytes(self._before_log[start.start():]) if start else b""
         if log:
             self.log += log
             if self.on_log:
@@ -256,6 +265,13 @@ class Session:
         elif not self.log and LOADER_GAVE_UP in self.console:
             self.reason = "firmware"
         return self.reason is not None
+
+    def _died(self):
+        """The emulator is gone. It may have dropped the very last characters."""
+        if found := re.search(rb"umbra: end (\d+)", self.log):
+            self.reason, self.status = "end", int(found[1])
+        else:
+            self.reason = self.reason or "died"
 
     def emulator_messages(self):
         """The last lines that the emulator itself wrote, for reports."""

@@ -1,0 +1,252 @@
+"""scripts/run: boot Umbra with guests in an emulator."""
+
+import argparse
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import sys
+import tempfile
+import termios
+
+from . import emulator, results
+from .base import BUILD, EXIT_HYPERVISOR, EXIT_TIMEOUT, ROOT, Failure, build, main, say
+from .config import Config
+from .disk import image_for
+
+DEFAULT_CONFIG = ROOT / "guest" / "default.conf"
+
+
+def mebibytes(text):
+    """A size as the configuration writes it; a bare number is MiB, as in QEMU."""
+    m = re.fullmatch(r"(\d+)\s*([KMGkmg]?)B?", text.strip())
+    if not m:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: use 512, 512M or 2G")
+    return max(1, int(m[1]) * {"K": 1, "M": 1024, "": 1024, "G": 1 << 20}[m[2].upper()] // 1024)
+
+
+def count(least, most):
+    def check(text):
+        if not text.isdecimal() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to {most}")
+        return int(text)
+    return check
+
+
+def parse(arguments):
+    p = argparse.ArgumentParser(
+        prog="scripts/run",
+        description="Boot Umbra in an emulator. Without arguments: install what is missing, build, "
+                    "and boot the guest test kernels of guest/default.conf.",
+        epilog="Exit status: the guest's ((v<<1)|1 for v written to port 0xf4, 0 for power-off); "
+               "70 if the hypervisor failed or never started; 124 on time-out.")
+    p.add_argument("--emulator", choices=("qemu", "bochs", "bochs3"),
+                   help="default: qemu with KVM where this machine has nested VT-x, else bochs")
+    p.add_argument("--cpu", metavar="MODEL", default="", help="CPU model, by the emulator's name")
+    p.add_argument("--cpus", metavar="N", type=count(1, 64), help="CPUs of the machine")
+    p.add_argument("--memory", metavar="M", type=mebibytes, help="memory of the machine")
+    p.add_argument("--config", metavar="FILE",
+                   help="boot this umbra.conf; its paths are of this machine, relative to FILE")
+    guest = p.add_argument_group("one guest, as with qemu-system-x86_64 -kernel")
+    guest.add_argument("--kernel", metavar="F", help="Multiboot or PVH kernel")
+    guest.add_argument("--initrd", metavar="F[,F...]", help="modules: FILE [ARGUMENTS], by commas")
+    guest.add_argument("--append", metavar="S", help="command line")
+    guest.add_argument("--vcpus", metavar="N", type=count(1, 16))
+    guest.add_argument("--guest-mem", metavar="M", type=mebibytes, help="default 128M")
+    p.add_argument("--hide", metavar="FEATURES",
+                   help="optional CPU features to pretend absent (include/umbra/features.h)")
+    p.add_argument("--serial", metavar="FILE", help="guests' serial output to FILE, no input")
+    p.add_argument("--log", metavar="FILE", help="Umbra's own log to FILE (- is standard error)")
+    p.add_argument("--timeout", metavar="S", type=float, help="end after S seconds in the emulator")
+    p.add_argument("--firmware", action="store_true", help="show the firmware's output too")
+    p.add_argument("--no-build", action="store_true", help="boot what is built already")
+    p.add_argument("--keep", metavar="DIR", help="keep image, configuration and emulator files there")
+    options = p.parse_args(arguments)
+    if options.kernel and options.config:
+        p.error("--config and --kernel exclude each other")
+    for name in ("initrd", "append", "vcpus", "guest_mem"):
+        if getattr(options, name) is not None and not options.kernel:
+            p.error(f"--{name.replace('_', '-')} needs --kernel")
+    return options
+
+
+def configuration(options):
+    """The Config to boot, with paths of this machine."""
+    if options.kernel:
+        config = Config(name="--kernel or --initrd", folder=pathlib.Path.cwd())
+        config.set("umbra", "log_level", "info")
+        config.set("vm guest", "kernel", options.kernel)
+        config.set("vm guest", "memory", f"{options.guest_mem or 128}M")
+        config.set("vm guest", "vcpus", options.vcpus or 1)
+        if options.initrd:
+            config.set("vm guest", "modules", options.initrd)
+        if options.append:
+            config.set("vm guest", "cmdline", options.append)
+    else:
+        config = Config.load(options.config or DEFAULT_CONFIG)
+    return config
+
+
+def for_emulator(config, emulator_name, hide=None):
+    """Set what the scripts rely on: consoles on COM1, the log on COM2, power-off at the end."""
+    config.set("umbra", "console", "com1")
+    config.set("umbra", "log", "com2")
+    config.set("umbra", "poweroff", "qemu" if emulator_name == "qemu" else "bochs")
+    if hide:
+        old = config.get("umbra", "hide", "")
+        config.set("umbra", "hide", ", ".join(filter(None, [old, hide])))
+    return config
+
+
+def needed_memory(config):
+    """MiB for a machine that holds all guests and Umbra."""
+    total = 0
+    for vm in config.vms():
+        with contextlib.suppress(argparse.ArgumentTypeError):
+            text = config.get(f"vm {vm}", "memory", "64M")
+            total += mebibytes(text) if text[-1:].upper() in "KMG" else int(text, 0) >> 20
+    return max(1024, total + 512)
+
+
+def needed_cpus(config):
+    counts = [config.get(f"vm {vm}", "vcpus", "1") for vm in config.vms()]
+    return min(4, max([int(c) for c in counts if c.isdecimal()], default=1))
+
+
+@contextlib.contextmanager
+def keyboard():
+    """The descriptor to read keys from, or None; a terminal is set to hand over every key at once
+    (Ctrl-C still interrupts)."""
+    try:
+        os.fstat(0)
+    except OSError:
+        yield None
+        return
+    if not os.isatty(0):
+        yield 0
+        return
+    if os.tcgetpgrp(0) != os.getpgrp():  # in the background: reading would stop us
+        yield None
+        return
+    old = termios.tcgetattr(0)
+    new = termios.tcgetattr(0)
+    new[0] &= ~(termios.ICRNL | termios.IXON)
+    new[3] &= ~(termios.ICANON | termios.ECHO)
+    termios.tcsetattr(0, termios.TCSADRAIN, new)
+    try:
+        yield 0
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, old)
+
+
+class Console:
+    """Passes the guests' output on, without what firmware and loader said before."""
+
+    def __init__(self, descriptor, show_all):
+        self.descriptor, self.show = descriptor, show_all
+
+    def __call__(self, data, umbra_runs):
+        if not self.show:
+            if not umbra_runs:
+                return
+            self.show = True
+            # Firmware, loader and the first guest may share this piece.
+            lines = data.split(b"\n")
+            ours = [i for i, line in enumerate(lines)
+                    if b"umbra-loader:" in line or b"BdsDxe:" in line]
+            data = b"\n".join(lines[ours[-1] + 1:]) if ours else data
+        while data:
+            data = data[os.write(self.descriptor, data):]
+
+
+def explain(session, log_shown):
+    """Say on standard error why there is no result."""
+    for line in emulator.loader_messages(session.console):
+        if session.reason == "firmware" or "warning" not in line:
+            print(line, file=sys.stderr)
+    if session.reason == "firmware":
+        say("Umbra did not start: the loader gave up, see above")
+        return
+    if session.log and not log_shown:
+        lines = emulator.plain(bytes(session.log)).rstrip().split("\n")
+        print("".join(f"  {line}\n" for line in lines[-40:]), end="", file=sys.stderr)
+    if session.reason == "end":
+        say("the hypervisor failed, see its log above" if not log_shown else "the hypervisor failed")
+    elif session.reason == "timeout":
+        say("time is up")
+    elif session.reason == "silent":
+        say("Umbra did not start: no word from it")
+    else:
+        say(f"the emulator ended (status {session.returncode}) before Umbra did; its last words:")
+        print(session.emulator_messages(), end="", file=sys.stderr)
+
+
+def boot(options, config, work):
+    """Boot the prepared configuration; returns the exit status."""
+    default = not options.kernel and not options.config
+    machine = emulator.Machine(
+        options.emulator or emulator.choose_emulator(), options.cpu,
+        options.cpus or needed_cpus(config), options.memory or needed_memory(config))
+    for_emulator(config, machine.emulator, options.hide)
+    names = config.vms()
+    image = image_for(config, work / "umbra.img")
+    if options.keep:
+        (work / "umbra.conf").write_text(config.text())
+
+    with contextlib.ExitStack() as stack:
+        descriptor = 1
+        if options.serial:
+            descriptor = stack.enter_context(open(options.serial, "wb", buffering=0)).fileno()
+        on_log = None
+        if options.log == "-":
+            on_log = lambda data: (sys.stderr.write(emulator.plain(data)), sys.stderr.flush())
+        elif options.log:
+            on_log = stack.enter_context(open(options.log, "wb", buffering=0)).write
+        # With a silent log nothing tells where the firmware's output ends.
+        silent_log = config.get("umbra", "log_level") in ("error", "warn")
+        session = emulator.Session(machine, image, work,
+                                   Console(descriptor, options.firmware or silent_log), on_log)
+        session.silent_log = silent_log
+        keys = None if options.serial else stack.enter_context(keyboard())
+        say(f"{machine.emulator}, {machine.cpus} CPU(s), {machine.memory} MiB"
+            + (f", {machine.cpu}" if machine.cpu else ""))
+        session.run(options.timeout, keys)
+
+    if len(names) > 1 or default:
+        found = results.vm_results(names, session.console, session.log)
+        print("\n" + results.summary(found), flush=True)
+        if default and session.reason == "end" and session.status in results.PASS_STATUS:
+            return 1 if any(r.problem() for r in found) else 0
+    if session.reason != "end" or session.status == EXIT_HYPERVISOR:
+        explain(session, options.log is not None)
+    if session.reason == "timeout":
+        return EXIT_TIMEOUT
+    if session.reason != "end":
+        return EXIT_HYPERVISOR
+    if not default and session.status not in results.PASS_STATUS:
+        say(f"guest status {session.status}")
+    return session.status
+
+
+def run(arguments):
+    options = parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    config = configuration(options)
+    for name in ("serial", "log"):
+        path = getattr(options, name)
+        if path and path != "-" and not pathlib.Path(path).absolute().parent.is_dir():
+            raise Failure(f"--{name} {path}: no such folder")
+    if not options.no_build:
+        build("all")
+    if options.keep:
+        work = pathlib.Path(options.keep).absolute()
+        work.mkdir(parents=True, exist_ok=True)
+        return boot(options, config, work)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=BUILD, prefix="run.") as folder:
+        return boot(options, config, pathlib.Path(folder))
+
+
+if __name__ == "__main__":
+    main(run)
