@@ -26,6 +26,9 @@ struct cpu {
 	u64 tss_base, gdt_base, idt_base; /* for the VMCS host state */
 	u32 online;			  /* atomic */
 	u64 kicks;			  /* external-interrupt arrivals, statistics */
+	u64 spurious;			  /* interrupts with a vector that nobody owns */
+	u32 nmi_pending;		  /* NMIs that arrived and were not for stopping; atomic */
+	u32 stopped;			  /* halted for good; atomic */
 };
 
 extern struct cpu cpus[MAX_CPUS];
@@ -38,6 +41,15 @@ static inline struct cpu *this_cpu(void)
 	asm("mov %%gs:0, %0" : "=r"(c));
 	return c;
 }
+
+/*
+ * Prepares the calling CPU once its CR3 is the hypervisor's: control registers, EFER, PAT, extended
+ * state, descriptor tables with guarded interrupt stacks, local APIC.
+ */
+void cpu_init(struct cpu *c);
+
+/* Leaves the present stack for good and calls to(), which must not return. */
+__noreturn void stack_switch(void *top, void (*to)(void));
 
 /* Starts every CPU that boot_info lists (at most `limit`, 0 = all) by INIT-SIPI-SIPI; each runs
  * cpu_entry(). A CPU that does not answer in a second is logged and left out. */

@@ -13,3 +13,10 @@ size_t uart_write_some(u16 port, const u8 *buf, size_t len);
 void uart_write(u16 port, const char *buf, size_t len);
 /* Reads one received byte, or -1. */
 int uart_read(u16 port);
+
+/* Sends the log to this UART (a sink); false if none answers there. */
+bool uart_log(u16 port);
+/* Waits until the last bit of every UART has been sent; gives up on one that does not move. */
+void uart_drain(void);
+/* From a panic: the other CPUs are stopped, whatever lock they held is void. */
+void uart_break_locks(void);

@@ -1,0 +1,39 @@
+/*
+ * Extended processor state (SDM volume 1 chapter 13). The hypervisor itself never touches it (it is
+ * built for general registers only), so a guest's state stays in the registers across exits and is
+ * switched only between vCPUs.
+ */
+#pragma once
+
+#include "lib/types.h"
+
+/* Boot processor: which instructions and which components. hide_xsaves: pretend XSAVES is absent.
+ */
+void fpu_init(bool hide_xsaves);
+
+/* Each CPU: XCR0 = xsave_features(), IA32_XSS = 0. */
+void fpu_init_cpu(void);
+
+/* The XCR0 bits that guests may have: those the CPU offers and Umbra knows; 0 without XSAVE. */
+u64 xsave_features(void);
+
+/* Bytes of an area for all of xsave_features(); at least 576. Areas are 64-byte aligned. */
+u32 xsave_area_bytes(void);
+
+/*
+ * Fills an area with the initial state (x87 as FNINIT leaves it, MXCSR 0x1f80, all else 0). An area
+ * that was saved to before must be restored from before the next save: XSAVEOPT and XSAVES leave
+ * out what the processor believes to be there already (SDM 1 13.6).
+ */
+void xsave_init_area(void *area);
+
+/*
+ * Save and restore the components in `mask`. XCR0 must hold every bit of `mask` (write it first);
+ * an area is always saved and restored with one form of the instructions: do not move areas
+ * between machines without xsave_is_compact().
+ */
+void xsave_save(void *area, u64 mask);
+void xsave_restore(const void *area, u64 mask);
+
+/* True if areas are in the compacted format of XSAVES (SDM 1 13.4.3). */
+bool xsave_is_compact(void);

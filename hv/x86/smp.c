@@ -1,0 +1,118 @@
+#include "x86/smp.h"
+
+#include <umbra/boot_info.h>
+
+#include "lib/log.h"
+#include "lib/string.h"
+#include "x86/asm.h"
+#include "x86/cpu.h"
+#include "x86/paging.h"
+#include "x86/regs.h"
+#include "x86/tsc.h"
+
+extern u8 trampoline_start[], trampoline_end[];
+extern u8 trampoline_gdtr[], trampoline_far32[], trampoline_far64[];
+extern u8 trampoline_cr3[], trampoline_cr4[];
+extern u8 trampoline_to32[], trampoline_to64[], trampoline_gdt[];
+
+/* What the processor that is being started needs, read by start.S. */
+struct cpu *ap_cpu;
+u64 ap_cr3;
+
+__noreturn void ap_main(struct cpu *c);
+
+static void wait_us(u64 us)
+{
+	u64 start = rdtsc();
+
+	while (rdtsc() - start < tsc_from_us(us))
+		cpu_relax();
+}
+
+static void patch(u8 *copy, const u8 *label, u64 value)
+{
+	u32 v = (u32)value;
+
+	memcpy(copy + (label - trampoline_start), &v, sizeof(v));
+}
+
+static bool prepare_trampoline(const struct boot_info *boot)
+{
+	u64 page = boot->trampoline;
+	u8 *copy;
+
+	if (!page || page >= 0xa0000 || !IS_ALIGNED(page, PAGE_SIZE) || boot->boot_cr3 >> 32) {
+		log_warn("no usable trampoline page: only the boot processor runs");
+		return false;
+	}
+	copy = paging_map_mmio(hpa(page), PAGE_SIZE, PAGING_WB);
+	memcpy(copy, trampoline_start, (size_t)(trampoline_end - trampoline_start));
+	patch(copy, trampoline_gdtr + 2, page + (u64)(trampoline_gdt - trampoline_start));
+	patch(copy, trampoline_far32, page + (u64)(trampoline_to32 - trampoline_start));
+	patch(copy, trampoline_far64, page + (u64)(trampoline_to64 - trampoline_start));
+	patch(copy, trampoline_cr3, boot->boot_cr3);
+	patch(copy, trampoline_cr4, CR4_PAE | (read_cr4() & CR4_LA57));
+	return true;
+}
+
+static bool wait_online(const struct cpu *c, u64 us)
+{
+	u64 start = rdtsc();
+
+	while (rdtsc() - start < tsc_from_us(us)) {
+		if (__atomic_load_n(&c->online, __ATOMIC_ACQUIRE))
+			return true;
+		cpu_relax();
+	}
+	return false;
+}
+
+/* INIT-SIPI-SIPI (SDM 3A 9.4.4.1). */
+static bool start_cpu(struct cpu *c, u8 page)
+{
+	u8 *tops[STACK_COUNT];
+
+	paging_map_stacks(c->index, tops);
+	c->stack_top = tops[0];
+	ap_cpu = c;
+	ap_cr3 = paging_cr3();
+	memory_fence();
+	apic_send_init(c->apic_id);
+	wait_us(10000);
+	apic_send_startup(c->apic_id, page);
+	if (wait_online(c, 200))
+		return true;
+	apic_send_startup(c->apic_id, page);
+	return wait_online(c, 1000000);
+}
+
+void smp_start(const struct boot_info *boot, u32 limit)
+{
+	if (!limit || limit > MAX_CPUS)
+		limit = MAX_CPUS;
+	for (u32 i = 0; i < boot->cpu_count && i < BOOT_MAX_CPUS && cpu_count < limit; i++) {
+		struct cpu *c = &cpus[cpu_count];
+
+		if (boot->cpu[i].apic_id == cpus[0].apic_id)
+			continue;
+		if (cpu_count == 1 && !prepare_trampoline(boot))
+			return;
+		*c = (struct cpu){.index = cpu_count, .apic_id = boot->cpu[i].apic_id};
+		cpu_count++;
+		if (!start_cpu(c, (u8)(boot->trampoline >> PAGE_SHIFT))) {
+			/* Back to waiting for a start-up message: it must not arrive late and find
+			 * another processor's stack. */
+			apic_send_init(c->apic_id);
+			log_warn("the processor with APIC ID %u does not start", c->apic_id);
+			cpu_count--;
+		}
+	}
+}
+
+void ap_main(struct cpu *c)
+{
+	paging_load();
+	cpu_init(c);
+	__atomic_store_n(&c->online, 1, __ATOMIC_RELEASE);
+	cpu_entry();
+}

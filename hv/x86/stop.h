@@ -1,0 +1,20 @@
+/*
+ * Stopping: the other CPUs by NMI, and the reports that come before it. x86/ only, but for
+ * stop_if_asked() through nmi_handle().
+ */
+#pragma once
+
+#include "lib/types.h"
+#include "x86/exception.h"
+
+/* Makes every other CPU that is online halt for good; waits for them, but not for ever. */
+void stop_others(void);
+
+/* If another CPU has asked for it: halts here for good. */
+void stop_if_asked(void);
+
+/* Halts this CPU for good. */
+__noreturn void stop_here(void);
+
+/* Reports an exception of the hypervisor's own and panics. */
+__noreturn void panic_exception(const struct exception_frame *frame);
