@@ -551,8 +551,8 @@ static void pf_check(const struct pf_case *c, const char *suffix)
 		user_run(&t, user_fn[c->access], pf_address, NULL);
 	else
 		trap_run(&t, pf_kernel, NULL);
-	good = c->error < 0 ? t.vector == TRAP_NONE
-			    : t.vector == VEC_PF && t.error == (u64)c->error && t.cr2 == pf_address;
+	good = error < 0 ? t.vector == TRAP_NONE
+			 : t.vector == VEC_PF && t.error == (u64)error && t.cr2 == pf_address;
 	tap_ok(good, "#PF: %s%s", c->name, suffix);
 	if (!good)
 		tap_note("got vector %d error 0x%lx CR2 0x%lx", t.vector, t.error, t.cr2);
