@@ -144,18 +144,19 @@ class Console:
     """Passes the guests' output on, without what firmware and loader said before."""
 
     def __init__(self, descriptor, show_all):
-        self.descriptor, self.show = descriptor, show_all
+        self.descriptor, self.show, self.held = descriptor, show_all, b""
 
     def __call__(self, data, umbra_runs):
         if not self.show:
+            self.held += data
             if not umbra_runs:
                 return
             self.show = True
-            # Firmware, loader and the first guest may share this piece.
-            lines = data.split(b"\n")
-            ours = [i for i, line in enumerate(lines)
-                    if b"umbra-loader:" in line or b"BdsDxe:" in line]
-            data = b"\n".join(lines[ours[-1] + 1:]) if ours else data
+            # Firmware, loader and the first guest may share a piece.
+            lines = self.held.split(b"\n")
+            theirs = [i for i, line in enumerate(lines)
+                      if b"umbra-loader:" in line or b"BdsDxe:" in line]
+            data = b"\n".join(lines[theirs[-1] + 1:]) if theirs else data
         while data:
             data = data[os.write(self.descriptor, data):]
 
@@ -163,7 +164,7 @@ class Console:
 def explain(session, log_shown):
     """Say on standard error why there is no result."""
     for line in emulator.loader_messages(session.console):
-        if session.reason == "firmware" or "warning" not in line:
+        if session.reason == "firmware" or "error:" in line:
             print(line, file=sys.stderr)
     if session.reason == "firmware":
         say("Umbra did not start: the loader gave up, see above")
