@@ -147,5 +147,5 @@ clean:
 	rm -rf $(BUILD)/hv $(BUILD)/boot $(BUILD)/guest $(BUILD)/unit $(BUILD)/fuzz $(BUILD)/gen \
 		$(BUILD)/*.elf $(BUILD)/*.EFI $(BUILD)/*.so $(BUILD)/*.img
 
--include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+-include $(shell find $(BUILD)/hv $(BUILD)/boot $(BUILD)/guest -name '*.d' 2>/dev/null)
 .PHONY: all hv loader guests unit unit-build fuzz-build check check-layers check-format check-static clean
