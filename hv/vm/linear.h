@@ -31,11 +31,15 @@ struct guest_range {
 
 #define GUEST_RANGE_MAX 4096
 
+/* An access flag besides WALK_*: addresses wrap at 4 GiB also in IA-32e mode (compatibility mode).
+ */
+#define GUEST_WRAP_32 BIT(5)
+
 /*
- * Checks and translates [at, at + bytes) for `access` (WALK_*); 1 <= bytes <= GUEST_RANGE_MAX.
- * WALK_OK, WALK_FAULT with *fault set (#PF, or #GP(0) for an address that is not canonical in
- * 64-bit mode; the caller makes #SS(0) of it where that is due), WALK_RETRY, or ERR_NOSYS. Outside
- * of 64-bit mode addresses wrap at 4 GiB.
+ * Checks and translates [at, at + bytes) for `access`; 1 <= bytes <= GUEST_RANGE_MAX. WALK_OK,
+ * WALK_FAULT with *fault set (#PF, or #GP(0) for an address that is not canonical in IA-32e mode;
+ * the caller makes #SS(0) of it where that is due), WALK_RETRY, or ERR_NOSYS. Outside of IA-32e
+ * mode addresses wrap at 4 GiB.
  */
 int guest_range_get(struct vcpu *vcpu, gva_t at, size_t bytes, unsigned int access,
 		    struct guest_range *out, struct guest_fault *fault);

@@ -1,0 +1,257 @@
+/*
+ * The guest page-table walker. SDM 3A 4.3 (32-bit paging), 4.4 (PAE), 4.5 (4-level), 4.6 (access
+ * rights), 4.7 (page faults), 4.8 (accessed and dirty flags).
+ */
+#include "vm/walk.h"
+
+#include "vm/space.h"
+#include "x86/regs.h"
+
+/* Bits of paging-structure entries that all modes share (SDM tables 4-4 to 4-20). */
+#define PTE_P  BIT64(0)
+#define PTE_W  BIT64(1)
+#define PTE_U  BIT64(2)
+#define PTE_A  BIT64(5)
+#define PTE_D  BIT64(6)
+#define PTE_PS BIT64(7)
+#define PTE_NX BIT64(63)
+
+#define PTE_ADDRESS 0x000ffffffffff000ull
+
+#define CR4_REFUSED (CR4_LA57 | CR4_PKE | CR4_PKS | CR4_CET)
+
+#define MAX_LEVELS 4
+
+enum paging {
+	PAGING_NONE,
+	PAGING_32,
+	PAGING_PAE,
+	PAGING_4LEVEL
+};
+
+/* One entry on the way down: what was read, and from where. */
+struct step {
+	gpa_t at;
+	u64 value;
+};
+
+struct path {
+	enum paging paging;
+	unsigned int entry_bytes;
+	unsigned int count; /* entries in memory, the last one maps the page */
+	unsigned int shift; /* log2 of the page's size */
+	struct step step[MAX_LEVELS];
+	bool write, user; /* both allowed by all entries */
+	bool no_execute;  /* by any entry */
+};
+
+/* Bits lo to hi, both included. */
+static u64 bits(unsigned int hi, unsigned int lo)
+{
+	return hi < lo ? 0 : (~0ull >> (63 - hi)) & (~0ull << lo);
+}
+
+static enum paging paging_of(const struct walk_state *state)
+{
+	if (!(state->cr0 & CR0_PG))
+		return PAGING_NONE;
+	if (!(state->cr4 & CR4_PAE))
+		return PAGING_32;
+	return state->efer & EFER_LMA ? PAGING_4LEVEL : PAGING_PAE;
+}
+
+/* Entries on `level` (1 = page table) that may map a page themselves. */
+static bool is_leaf(const struct walk_state *state, enum paging paging, unsigned int level,
+		    u64 entry)
+{
+	if (level == 1)
+		return true;
+	if (!(entry & PTE_PS) || level > 3)
+		return false;
+	return paging != PAGING_32 || (state->cr4 & CR4_PSE);
+}
+
+static u64 reserved_32(const struct walk_state *state, bool leaf, unsigned int level)
+{
+	unsigned int width = MIN(state->phys_bits, 40); /* PSE-36 (SDM 4.3) */
+
+	return leaf && level == 2 ? bits(21, width - 19) : 0;
+}
+
+static u64 reserved_64(const struct walk_state *state, enum paging paging, bool leaf,
+		       unsigned int level)
+{
+	u64 mask = bits(51, state->phys_bits);
+
+	if (paging == PAGING_PAE)
+		mask |= bits(62, 52);
+	if (!(state->efer & EFER_NXE))
+		mask |= PTE_NX;
+	if (level == 4 || (level == 3 && state->no_1g))
+		mask |= PTE_PS;
+	if (leaf && level == 3)
+		mask |= bits(29, 13);
+	if (leaf && level == 2)
+		mask |= bits(20, 13);
+	return mask;
+}
+
+static int page_fault(const struct walk_state *state, unsigned int access, u32 why,
+		      struct walk_result *out)
+{
+	out->error_code = why;
+	if (access & WALK_WRITE)
+		out->error_code |= PF_W;
+	if (state->cpl == 3 && !(access & WALK_IMPLICIT))
+		out->error_code |= PF_U;
+	if ((access & WALK_FETCH) &&
+	    ((state->cr4 & CR4_SMEP) || ((state->cr4 & CR4_PAE) && (state->efer & EFER_NXE))))
+		out->error_code |= PF_I;
+	return WALK_FAULT;
+}
+
+static u64 read_entry(struct vm *vm, gpa_t at, unsigned int entry_bytes)
+{
+	u32 narrow = 0;
+	u64 wide = 0;
+	int error =
+		entry_bytes == 4 ? guest_read(vm, at, &narrow, 4) : guest_read(vm, at, &wide, 8);
+
+	if (error)
+		return ~0ull >> (64 - 8 * entry_bytes);
+	return entry_bytes == 4 ? narrow : wide;
+}
+
+/* Reads the entries down to the page. WALK_OK, or WALK_FAULT if there is no translation. */
+static int descend(struct vm *vm, const struct walk_state *state, u64 linear, unsigned int access,
+		   struct path *path, struct walk_result *out)
+{
+	bool wide = path->paging != PAGING_32;
+	unsigned int index_bits = wide ? 9 : 10;
+	unsigned int level = path->paging == PAGING_4LEVEL ? 4 : 2;
+	u64 table = state->cr3 & (wide ? PTE_ADDRESS : 0xfffff000u);
+	u64 entry;
+
+	if (path->paging == PAGING_PAE) {
+		table = state->pdpte[linear >> 30 & 3];
+		if (!(table & PTE_P))
+			return page_fault(state, access, 0, out);
+		table &= PTE_ADDRESS;
+	}
+	path->entry_bytes = wide ? 8 : 4;
+	path->count = 0;
+	path->write = path->user = true;
+	path->no_execute = false;
+	for (;; level--) {
+		struct step *step = &path->step[path->count++];
+		u64 index;
+		bool leaf;
+
+		path->shift = PAGE_SHIFT + index_bits * (level - 1);
+		index = linear >> path->shift & ((1u << index_bits) - 1);
+		step->at = gpa(table + index * path->entry_bytes);
+		step->value = entry = read_entry(vm, step->at, path->entry_bytes);
+		if (!(entry & PTE_P))
+			return page_fault(state, access, 0, out);
+		leaf = is_leaf(state, path->paging, level, entry);
+		if (entry & (wide ? reserved_64(state, path->paging, leaf, level)
+				  : reserved_32(state, leaf, level)))
+			return page_fault(state, access, PF_P | PF_RSVD, out);
+		path->write &= !!(entry & PTE_W);
+		path->user &= !!(entry & PTE_U);
+		path->no_execute |= entry >> 63;
+		if (leaf)
+			return WALK_OK;
+		table = entry & PTE_ADDRESS;
+	}
+}
+
+/* Access rights (SDM 4.6.1). */
+static bool allowed(const struct walk_state *state, const struct path *path, unsigned int access)
+{
+	bool implicit = access & WALK_IMPLICIT;
+
+	if (state->cpl == 3 && !implicit) {
+		if (!path->user || ((access & WALK_WRITE) && !path->write))
+			return false;
+		return !(access & WALK_FETCH) || !path->no_execute;
+	}
+	if (access & WALK_FETCH) {
+		if (path->no_execute || (path->user && (state->cr4 & CR4_SMEP)))
+			return false;
+	}
+	if (access & (WALK_READ | WALK_WRITE)) {
+		if (path->user && (state->cr4 & CR4_SMAP) &&
+		    (implicit || !(state->rflags & RFLAGS_AC)))
+			return false;
+	}
+	return !(access & WALK_WRITE) || path->write || !(state->cr0 & CR0_WP);
+}
+
+/* Top down, as the processor does. False: an entry is not what it was when it was read. */
+static bool set_flags(struct vm *vm, const struct path *path, unsigned int access)
+{
+	for (unsigned int i = 0; i < path->count; i++) {
+		const struct step *step = &path->step[i];
+		u64 flags = PTE_A;
+
+		if (i == path->count - 1 && (access & WALK_WRITE))
+			flags |= PTE_D;
+		if ((step->value & flags) == flags)
+			continue;
+		/* ERR_FAULT cannot be: all-ones entries have both flags, and RAM stays RAM. */
+		if (guest_cmpxchg(vm, step->at, path->entry_bytes, step->value,
+				  step->value | flags))
+			return false;
+	}
+	return true;
+}
+
+static u64 page_address(const struct path *path)
+{
+	u64 entry = path->step[path->count - 1].value;
+	u64 address = entry & PTE_ADDRESS & (~0ull << path->shift);
+
+	/* PSE-36 (SDM 4.3): bits 39:32 of a 4-MByte page are in bits 20:13 of its entry. */
+	if (path->paging == PAGING_32 && path->shift > PAGE_SHIFT)
+		address |= (entry >> 13 & 0xff) << 32;
+	return address;
+}
+
+int walk(struct vm *vm, const struct walk_state *state, gva_t at, unsigned int access,
+	 struct walk_result *out)
+{
+	struct path path = {.paging = paging_of(state)};
+	u64 linear = path.paging == PAGING_4LEVEL ? at.v : (u32)at.v;
+
+	if (path.paging == PAGING_NONE) {
+		out->addr = gpa(linear);
+		out->page_bytes = PAGE_SIZE;
+		return WALK_OK;
+	}
+	if (state->cr4 & CR4_REFUSED)
+		return ERR_NOSYS;
+	for (unsigned int i = 0; i <= WALK_MAX_RESTARTS; i++) {
+		if (descend(vm, state, linear, access, &path, out))
+			return WALK_FAULT;
+		if (!allowed(state, &path, access))
+			return page_fault(state, access, PF_P, out);
+		if ((access & WALK_PROBE) || set_flags(vm, &path, access)) {
+			out->addr = gpa(page_address(&path) | (linear & (BIT64(path.shift) - 1)));
+			out->page_bytes = BIT64(path.shift);
+			return WALK_OK;
+		}
+	}
+	return WALK_RETRY;
+}
+
+bool walk_pdptes_valid(const u64 pdpte[4], u8 phys_bits)
+{
+	u64 reserved = bits(2, 1) | bits(8, 5) | bits(63, phys_bits);
+
+	for (unsigned int i = 0; i < 4; i++) {
+		if ((pdpte[i] & PTE_P) && (pdpte[i] & reserved))
+			return false;
+	}
+	return true;
+}

@@ -1,0 +1,1 @@
+UNIT_walk := hv/vm/walk.c
