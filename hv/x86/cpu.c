@@ -30,7 +30,7 @@ static void set_control_registers(void)
 	if (leaf7.ecx & BIT(2))
 		cr4 |= CR4_UMIP;
 	write_cr0(CR0_PE | CR0_MP | CR0_ET | CR0_NE | CR0_WP | CR0_PG);
-	write_cr4(cr4 | (read_cr4() & (CR4_LA57 | CR4_VMXE)));
+	write_cr4(cr4 | (read_cr4() & CR4_VMXE));
 }
 
 void cpu_init(struct cpu *c)

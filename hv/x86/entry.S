@@ -2,8 +2,6 @@
  * Exception and interrupt stubs: 256 entries of 16 bytes, each pushes an error code where the
  * processor has not (SDM 3A table 6-1) and its vector.
  */
-#include "asm_offsets.h"
-
 	.text
 	.globl exception_stubs
 	.type exception_stubs, @function

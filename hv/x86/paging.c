@@ -42,7 +42,6 @@ extern u8 boot_stack[], boot_ist_top[];
 static struct spinlock paging_lock;
 static hpa_t top_table;
 static u64 image_phys;
-static u32 top_level; /* 4, or 5 with CR4.LA57 */
 static bool has_1g;
 static bool stacks_mapped[MAX_CPUS];
 
@@ -69,7 +68,7 @@ static void map(u64 virt, u64 phys, u64 bytes, u64 flags)
 {
 	while (bytes) {
 		u64 *t = table(top_table.v), *e, size;
-		u32 level = top_level;
+		u32 level = 4; /* the loader refuses 5-level paging */
 
 		for (;;) {
 			size = level_bytes(level);
@@ -151,14 +150,11 @@ static void map_image(const u8 *from, const u8 *to, u64 flags)
 
 void paging_init(const struct boot_info *boot)
 {
-	bool la57 = read_cr4() & CR4_LA57;
-
 	if (boot->image_virt != (u64)(uintptr_t)__image_start ||
 	    boot->image_bytes < (u64)(__image_end - __image_start))
 		panic("boot_info describes another image: at 0x%lx, 0x%lx bytes", boot->image_virt,
 		      boot->image_bytes);
 	image_phys = boot->image_base;
-	top_level = la57 ? 5 : 4;
 	has_1g = cpuid(0x80000001, 0).edx & BIT(26);
 	top_table = paging_alloc_table();
 	map_image(__image_start, __text_end, 0);

@@ -17,6 +17,7 @@ extern u8 trampoline_to32[], trampoline_to64[], trampoline_gdt[];
 
 /* What the processor that is being started needs, read by start.S. */
 struct cpu *ap_cpu;
+u8 *ap_stack;
 u64 ap_cr3;
 
 __noreturn void ap_main(struct cpu *c);
@@ -51,7 +52,7 @@ static bool prepare_trampoline(const struct boot_info *boot)
 	patch(copy, trampoline_far32, page + (u64)(trampoline_to32 - trampoline_start));
 	patch(copy, trampoline_far64, page + (u64)(trampoline_to64 - trampoline_start));
 	patch(copy, trampoline_cr3, boot->boot_cr3);
-	patch(copy, trampoline_cr4, CR4_PAE | (read_cr4() & CR4_LA57));
+	patch(copy, trampoline_cr4, CR4_PAE);
 	return true;
 }
 
@@ -75,6 +76,7 @@ static bool start_cpu(struct cpu *c, u8 page)
 	paging_map_stacks(c->index, tops);
 	c->stack_top = tops[0];
 	ap_cpu = c;
+	ap_stack = c->stack_top;
 	ap_cr3 = paging_cr3();
 	memory_fence();
 	apic_send_init(c->apic_id);

@@ -1,8 +1,6 @@
 /*
  * Entry of the boot processor (contract: include/umbra/boot_info.h) and of the others (smp.c).
  */
-#include "asm_offsets.h"
-
 	.section .text.start, "ax"
 	.globl _start
 	.type _start, @function
@@ -25,7 +23,7 @@ ap_start:
 	mov	ap_cr3, %rax
 	mov	%rax, %cr3
 	mov	ap_cpu, %rdi
-	mov	CPU_STACK_TOP(%rdi), %rsp
+	mov	ap_stack, %rsp
 	xor	%ebp, %ebp
 	call	ap_main
 	ud2
