@@ -1,8 +1,8 @@
 /*
- * Guests' serial consoles on one physical UART: a RAM ring per machine so that a guest's write costs
- * no waiting, drained by console_poll() (ticks and idle). With one VM configured bytes pass as they
- * are; with several, whole lines come out with `NAME| ` in front. Input goes to the VM in focus
- * (the first one that runs).
+ * Guests' serial consoles on one physical UART: a RAM ring per machine so that a guest's write
+ * costs no waiting, drained by console_poll() (ticks and idle). With one VM configured bytes pass
+ * as they are; with several, whole lines come out with `NAME| ` in front. Input goes to the VM in
+ * focus (the first one that runs).
  */
 #pragma once
 
@@ -16,5 +16,6 @@ void console_put(struct vm *vm, u8 byte);
 int console_get(struct vm *vm);
 /* Moves bytes both ways; cheap when nothing is to be done. Any CPU. */
 void console_poll(void);
-/* Writes out everything, waiting (a VM's end, the machine's end). flush of a VM adds a missing newline. */
+/* Writes out everything, waiting (a VM's end, the machine's end). flush of a VM adds a missing
+ * newline. */
 void console_flush(struct vm *vm);

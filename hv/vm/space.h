@@ -57,10 +57,11 @@ struct ept_fault {
 };
 
 enum fault_result {
-	FAULT_RETRY,  /* mapped: run the instruction again */
-	FAULT_DONE,   /* emulated: RIP has been advanced or an event is pending */
+	FAULT_RETRY,   /* mapped: run the instruction again */
+	FAULT_DONE,    /* emulated: RIP has been advanced or an event is pending */
+	FAULT_EMULATE, /* device memory or a hole: the instruction has to be emulated */
 	FAULT_REFUSED, /* the view's policy refuses: the caller reflects it to the guest */
-	FAULT_FATAL,  /* the VM has been ended */
+	FAULT_FATAL,   /* the VM has been ended */
 };
 
 int space_init(struct vm *vm, u64 ram_bytes);

@@ -12,23 +12,40 @@
 #include "vmx/vmcs.h"
 
 struct vm;
-struct lapic;	 /* dev/ */
+struct lapic;	  /* dev/ */
 struct emu_cache; /* emu/ */
 
 /* General registers in the order of their encoding in instructions. */
-enum gpr { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15 };
+enum gpr {
+	RAX,
+	RCX,
+	RDX,
+	RBX,
+	RSP,
+	RBP,
+	RSI,
+	RDI,
+	R8,
+	R9,
+	R10,
+	R11,
+	R12,
+	R13,
+	R14,
+	R15
+};
 
 /* Bits of vcpu->requests: reasons to take the slow way before entry. Atomic. */
-#define REQ_STOP   BIT(0) /* the VM ends */
-#define REQ_INIT   BIT(1)
-#define REQ_SIPI   BIT(2) /* vector in sipi_vector */
-#define REQ_NMI	   BIT(3)
-#define REQ_IRQ	   BIT(4) /* interrupt state changed: look again */
-#define REQ_EVENT  BIT(5) /* vcpu->event is to be injected */
-#define REQ_YIELD  BIT(6) /* give the CPU to the next vCPU */
-#define REQ_PAUSE  BIT(7)
-#define REQ_TIMER  BIT(8) /* the deadline changed */
-#define REQ_VIEW   BIT(9) /* another view: write EPTP */
+#define REQ_STOP    BIT(0) /* the VM ends */
+#define REQ_INIT    BIT(1)
+#define REQ_SIPI    BIT(2) /* vector in sipi_vector */
+#define REQ_NMI	    BIT(3)
+#define REQ_IRQ	    BIT(4) /* interrupt state changed: look again */
+#define REQ_EVENT   BIT(5) /* vcpu->event is to be injected */
+#define REQ_YIELD   BIT(6) /* give the CPU to the next vCPU */
+#define REQ_PAUSE   BIT(7)
+#define REQ_TIMER   BIT(8)  /* the deadline changed */
+#define REQ_VIEW    BIT(9)  /* another view: write EPTP */
 #define REQ_EOI_MAP BIT(10) /* level-triggered vectors changed: rewrite the EOI-exit bitmap */
 
 enum vcpu_state {
@@ -51,7 +68,7 @@ struct event {
  * page boundary.
  */
 struct posted {
-	u64 pir[4]; /* atomic; bit per vector */
+	u64 pir[4];  /* atomic; bit per vector */
 	u32 control; /* bit 0 outstanding notification, bit 1 suppress; atomic */
 	u32 reserved[7];
 } __aligned(64);
@@ -63,9 +80,9 @@ struct vcpu {
 	u64 launched;	/* VMLAUNCH done since VMCLEAR */
 
 	struct vm *vm;
-	u32 index; /* within the VM */
-	u32 cpu;   /* physical CPU index */
-	u32 state; /* enum vcpu_state; written by its own CPU only */
+	u32 index;    /* within the VM */
+	u32 cpu;      /* physical CPU index */
+	u32 state;    /* enum vcpu_state; written by its own CPU only */
 	u32 requests; /* atomic REQ_* */
 	u64 deadline; /* TSC at which this vCPU must exit at the latest (timers, slice, tick) */
 	u64 timer_deadline; /* TSC of its earliest virtual timer, ~0 = none; see platform.h */
@@ -77,7 +94,7 @@ struct vcpu {
 	u32 entry_controls;
 	u32 exception_bitmap;
 	u32 interrupt_status; /* last value written to the guest interrupt status (VID) */
-	u32 tpr_threshold;	/* last value written */
+	u32 tpr_threshold;    /* last value written */
 	bool irq_window, nmi_window;
 	bool wake_on_irq; /* VCPU_HALTED: IF was 1 at HLT */
 	bool nmi_waits_for_sti;
@@ -88,7 +105,7 @@ struct vcpu {
 
 	struct lapic *lapic;
 	struct emu_cache *emu_cache; /* mmio_vcpu_create() */
-	u8 *vapic; /* virtual-APIC page: register storage of the local APIC */
+	u8 *vapic;		     /* virtual-APIC page: register storage of the local APIC */
 	hpa_t vapic_phys, vmcs, msr_bitmap;
 	struct posted *posted;
 

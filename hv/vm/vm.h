@@ -10,12 +10,16 @@
 
 struct platform; /* dev/ */
 
-enum vm_state { VM_FREE, VM_RUNNING, VM_ENDING };
+enum vm_state {
+	VM_FREE,
+	VM_RUNNING,
+	VM_ENDING
+};
 
 #define VM_STATUS_FAULT 71 /* a VM that Umbra had to end */
 
 struct vm {
-	u32 id; /* index of its configuration */
+	u32 id;	   /* index of its configuration */
 	u32 state; /* enum vm_state; atomic */
 	const struct boot_vm *config;
 	u32 vcpu_count;
@@ -28,9 +32,10 @@ struct vm {
 	bool restart;	 /* come up again instead of ending */
 	u32 restarts;
 	char reason[128];
-	u32 logged_refusals;	/* rate limit of the log */
-	hpa_t io_bitmap;	/* 8 KiB: A and B */
-	u64 refused[64];	/* MSRs and ports whose refusal has been logged */
+	u32 logged_refusals; /* rate limit of the log */
+	hpa_t io_bitmap;     /* 8 KiB: A and B */
+	hpa_t apic_access;   /* the APIC-access page, where that is virtualized */
+	u64 refused[64];     /* MSRs and ports whose refusal has been logged */
 };
 
 extern struct vm *vms[BOOT_MAX_VMS];

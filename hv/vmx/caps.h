@@ -6,8 +6,8 @@
  * from the same table. SDM volume 3C appendix A; names are the SDM's.
  *
  * caps.c is compiled for the hypervisor, the loader (-fpic) and host tests: it includes nothing
- * but lib/types.h, x86/regs.h, vmx/vmcs.h and umbra/features.h and runs no privileged instruction except in
- * caps_read().
+ * but lib/types.h, x86/regs.h, vmx/vmcs.h and umbra/features.h and runs no privileged instruction
+ * except in caps_read().
  */
 #pragma once
 
@@ -39,16 +39,17 @@ void caps_read(struct vmx_caps *caps);
 /*
  * Checks the floor. Calls report(ctx, text) once per requirement that is not met; text names the
  * feature by its SDM name, where it was looked up (MSR and bit), and what the user can do about it
- * ("enable Intel VT-x in the firmware set-up", "start QEMU with -cpu host", ...). Returns the number
- * of reports; 0 = Umbra can run. A FEATURE_CONTROL that is unlocked is fine (Umbra locks it).
+ * ("enable Intel VT-x in the firmware set-up", "start QEMU with -cpu host", ...). Returns the
+ * number of reports; 0 = Umbra can run. A FEATURE_CONTROL that is unlocked is fine (Umbra locks
+ * it).
  */
 typedef void (*caps_report_fn)(void *ctx, const char *text);
 unsigned int caps_check(const struct vmx_caps *caps, caps_report_fn report, void *ctx);
 
 /*
  * The optional features present and not hidden, as a bit set (1 << enum feature). Features that
- * depend on others fall away with them: pml without ept_ad, posted without vid, vid without apic_reg,
- * x2apic_virt or apic_access without tpr shadow (always there), ...
+ * depend on others fall away with them: pml without ept_ad, posted without vid, vid without
+ * apic_reg, x2apic_virt or apic_access without tpr shadow (always there), ...
  */
 u64 caps_features(const struct vmx_caps *caps, u64 hide);
 
@@ -60,5 +61,6 @@ u64 caps_features(const struct vmx_caps *caps, u64 hide);
  */
 void caps_controls(const struct vmx_caps *caps, u64 features, struct vmx_controls *out);
 
-/* The CPU's differences from another one that would make a vCPU unfit to run on both; NULL if none. */
+/* The CPU's differences from another one that would make a vCPU unfit to run on both; NULL if none.
+ */
 const char *caps_differ(const struct vmx_caps *a, const struct vmx_caps *b);

@@ -22,7 +22,12 @@ struct inv_descriptor {
 };
 _Static_assert(sizeof(struct inv_descriptor) == 16, "INVEPT/INVVPID descriptor");
 
-enum { INVEPT_SINGLE = 1, INVEPT_ALL = 2, INVVPID_SINGLE = 1, INVVPID_ALL = 2 };
+enum {
+	INVEPT_SINGLE = 1,
+	INVEPT_ALL = 2,
+	INVVPID_SINGLE = 1,
+	INVVPID_ALL = 2
+};
 
 static void report_problem(void *ctx, const char *text)
 {
@@ -87,7 +92,8 @@ void vmx_cpu_init(void)
 	if (difference)
 		panic("the processors differ: %s", difference);
 	enable_feature_control();
-	/* VMXON faults unless CR0 and CR4 obey the fixed bits (SDM 24.8); firmware may leave NE 0. */
+	/* VMXON faults unless CR0 and CR4 obey the fixed bits (SDM 24.8); firmware may leave NE 0.
+	 */
 	write_cr0((read_cr0() | vmx_caps.cr0_fixed0) & vmx_caps.cr0_fixed1);
 	write_cr4((read_cr4() | vmx_caps.cr4_fixed0 | CR4_VMXE) & vmx_caps.cr4_fixed1);
 	if (vmx_alloc_vmcs(&vmxon_region[cpu]))

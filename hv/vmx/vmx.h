@@ -38,11 +38,7 @@ static inline u64 vmcs_read(enum vmcs_field field)
 {
 	u64 value;
 
-	asm goto volatile("vmread %1, %0; jbe %l2"
-			  : "=r"(value)
-			  : "r"((u64)field)
-			  : "cc"
-			  : failed);
+	asm goto volatile("vmread %1, %0; jbe %l2" : "=r"(value) : "r"((u64)field) : "cc" : failed);
 	return value;
 failed:
 	vmcs_access_failed(field, false, 0);

@@ -38,32 +38,32 @@ static inline struct cpuid_regs cpuid(u32 leaf, u32 subleaf)
 	return r;
 }
 
-#define DEFINE_CR(n)                                                                               \
-	static inline u64 read_cr##n(void)                                                         \
-	{                                                                                          \
-		u64 v;                                                                             \
-		asm volatile("mov %%cr" #n ", %0" : "=r"(v));                                      \
-		return v;                                                                          \
-	}                                                                                          \
-	static inline void write_cr##n(u64 v)                                                      \
-	{                                                                                          \
-		asm volatile("mov %0, %%cr" #n : : "r"(v) : "memory");                             \
+#define DEFINE_CR(n)                                                   \
+	static inline u64 read_cr##n(void)                             \
+	{                                                              \
+		u64 v;                                                 \
+		asm volatile("mov %%cr" #n ", %0" : "=r"(v));          \
+		return v;                                              \
+	}                                                              \
+	static inline void write_cr##n(u64 v)                          \
+	{                                                              \
+		asm volatile("mov %0, %%cr" #n : : "r"(v) : "memory"); \
 	}
 DEFINE_CR(0)
 DEFINE_CR(2)
 DEFINE_CR(3)
 DEFINE_CR(4)
 
-#define DEFINE_DR(n)                                                                               \
-	static inline u64 read_dr##n(void)                                                         \
-	{                                                                                          \
-		u64 v;                                                                             \
-		asm volatile("mov %%dr" #n ", %0" : "=r"(v));                                      \
-		return v;                                                                          \
-	}                                                                                          \
-	static inline void write_dr##n(u64 v)                                                      \
-	{                                                                                          \
-		asm volatile("mov %0, %%dr" #n : : "r"(v));                                        \
+#define DEFINE_DR(n)                                          \
+	static inline u64 read_dr##n(void)                    \
+	{                                                     \
+		u64 v;                                        \
+		asm volatile("mov %%dr" #n ", %0" : "=r"(v)); \
+		return v;                                     \
+	}                                                     \
+	static inline void write_dr##n(u64 v)                 \
+	{                                                     \
+		asm volatile("mov %0, %%dr" #n : : "r"(v));   \
 	}
 DEFINE_DR(0)
 DEFINE_DR(1)

@@ -1,0 +1,319 @@
+/*
+ * Events: exceptions, interrupts and NMIs on their way into a guest. SDM 3C 25.8.3, 27.6, 28.2;
+ * 3A 6.9 (priorities), table 6-5 (double faults).
+ *
+ * At most one event is injected per entry. Order: an event that an exit cut short or that we
+ * queued, then an NMI, then an interrupt; what has to wait gets a window exit.
+ */
+#include "vm/internal.h"
+#include "x86/asm.h"
+#include "x86/regs.h"
+
+#define HAS_ERROR_CODE                                                                       \
+	(BIT(VEC_DF) | BIT(VEC_TS) | BIT(VEC_NP) | BIT(VEC_SS) | BIT(VEC_GP) | BIT(VEC_PF) | \
+	 BIT(VEC_AC) | BIT(VEC_CP))
+#define CONTRIBUTORY \
+	(BIT(VEC_DE) | BIT(VEC_TS) | BIT(VEC_NP) | BIT(VEC_SS) | BIT(VEC_GP) | BIT(VEC_CP))
+
+#define BLOCKED_BY_SHADOW (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)
+
+/* Exit qualification of a debug exception (SDM table 28-1) and the DR6 bits it goes to. */
+#define QUAL_DB_MASK 0x600fu
+#define DR6_CLEARED  0xe00fu /* B0-B3, BD, BS, BT */
+#define DR6_FIXED    0xffff0ff0u
+#define DR7_GD	     BIT64(13)
+
+static bool is_exception(u32 info)
+{
+	return (info & INTR_INFO_VALID) && (info & INTR_INFO_TYPE) == INTR_TYPE_HW_EXCEPTION;
+}
+
+static bool bit_of(u32 set, u32 vector)
+{
+	return vector < 32 && (set >> vector & 1);
+}
+
+void event_queue(struct vcpu *vcpu, u32 info, u32 error_code, u32 instr_len)
+{
+	/* Real mode pushes no error codes, and VM entry insists on it (SDM 27.2.1.3). */
+	if ((info & INTR_INFO_ERROR_CODE) && !(vmcs_read(VMCS_GUEST_CR0) & CR0_PE))
+		info &= ~INTR_INFO_ERROR_CODE;
+	vcpu->event = (struct event){info | INTR_INFO_VALID, error_code, instr_len};
+	vcpu_request(vcpu, REQ_EVENT);
+}
+
+/*
+ * A second exception while a first event is being delivered (SDM table 6-5). Interrupts, NMIs and
+ * software events are benign: the exception takes their place, as in hardware.
+ */
+static void queue_exception(struct vcpu *vcpu, u8 vector, u32 error_code)
+{
+	u32 first = vcpu->event.info;
+	u32 old = first & INTR_INFO_VECTOR;
+	u32 info = INTR_TYPE_HW_EXCEPTION | vector;
+
+	if (is_exception(first)) {
+		bool second_bad = bit_of(CONTRIBUTORY, vector) || vector == VEC_PF;
+
+		if (old == VEC_DF && second_bad) {
+			vm_end(vcpu->vm, VM_STATUS_FAULT,
+			       "triple fault: vector %u while delivering #DF on vCPU %u", vector,
+			       vcpu->index);
+			return;
+		}
+		if ((bit_of(CONTRIBUTORY, old) && bit_of(CONTRIBUTORY, vector)) ||
+		    (old == VEC_PF && second_bad)) {
+			info = INTR_TYPE_HW_EXCEPTION | VEC_DF;
+			error_code = 0;
+		}
+	}
+	if (bit_of(HAS_ERROR_CODE, info & INTR_INFO_VECTOR))
+		info |= INTR_INFO_ERROR_CODE;
+	event_queue(vcpu, info, error_code, 0);
+}
+
+void vcpu_inject(struct vcpu *vcpu, u8 vector)
+{
+	queue_exception(vcpu, vector, 0);
+}
+
+void vcpu_inject_error(struct vcpu *vcpu, u8 vector, u32 error_code)
+{
+	queue_exception(vcpu, vector, error_code);
+}
+
+void vcpu_inject_pf(struct vcpu *vcpu, gva_t addr, u32 error_code)
+{
+	write_cr2(addr.v);
+	queue_exception(vcpu, VEC_PF, error_code);
+}
+
+/* IRET had unblocked NMIs before the access that exited faulted: block them again (SDM 28.2.3). */
+static void restore_nmi_blocking(void)
+{
+	u64 state = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
+
+	vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, state | INTERRUPTIBILITY_NMI);
+}
+
+void event_collect(struct vcpu *vcpu)
+{
+	u32 info = (u32)vmcs_read(VMCS_IDT_VECTORING_INFO);
+	u32 type = info & INTR_INFO_TYPE;
+	u32 error_code = 0, instr_len = 0;
+
+	if (!(info & INTR_INFO_VALID))
+		return;
+	if (info & INTR_INFO_ERROR_CODE)
+		error_code = (u32)vmcs_read(VMCS_IDT_VECTORING_ERROR);
+	if (type == INTR_TYPE_SW_INTERRUPT || type == INTR_TYPE_PRIV_SW_EXCEPTION ||
+	    type == INTR_TYPE_SW_EXCEPTION)
+		instr_len = (u32)vmcs_read(VMCS_EXIT_INSTR_LEN);
+	if (type == INTR_TYPE_NMI) {
+		/* Its delivery blocked NMIs already; injecting it again needs them open. */
+		u64 state = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
+
+		vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, state & ~(u64)INTERRUPTIBILITY_NMI);
+	}
+	/* Bit 12 is undefined in the vectoring field and must be 0 on entry. */
+	event_queue(vcpu, info & ~INTR_INFO_NMI_UNBLOCK, error_code, instr_len);
+}
+
+/*
+ * A debug exception that exited has not touched DR6 and DR7 (SDM 28.1): do what delivery does.
+ */
+static void reflect_debug(struct vcpu *vcpu)
+{
+	u64 qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
+	u64 dr7 = vmcs_read(VMCS_GUEST_DR7);
+	u64 rflags = vmcs_read(VMCS_GUEST_RFLAGS);
+	u64 shadow = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
+
+	write_dr6((read_dr6() & ~(u64)DR6_CLEARED) | DR6_FIXED | (qualification & QUAL_DB_MASK));
+	if (dr7 & DR7_GD)
+		vmcs_write(VMCS_GUEST_DR7, dr7 & ~DR7_GD);
+	/* With TF and a shadow, entry insists on pending BS (SDM 27.3.1.5); delivery drops it. */
+	if ((shadow & BLOCKED_BY_SHADOW) && (rflags & RFLAGS_TF))
+		vmcs_write(VMCS_GUEST_PENDING_DEBUG, BIT64(14));
+}
+
+void exit_exception(struct vcpu *vcpu)
+{
+	u32 info = (u32)vmcs_read(VMCS_EXIT_INTR_INFO);
+	u32 vector = info & INTR_INFO_VECTOR;
+	u32 type = info & INTR_INFO_TYPE;
+	u32 error_code = 0;
+
+	event_collect(vcpu);
+	if (type == INTR_TYPE_NMI) {
+		/* A physical NMI: our handler notes it (panic of another CPU, or nobody's). Its
+		 * IRET ends the blocking that the exit left (SDM 28.3.3 and 6.7.1). */
+		asm volatile("int $2" : : : "memory");
+		return;
+	}
+	if (vector == VEC_MC && type == INTR_TYPE_HW_EXCEPTION) {
+		asm volatile("int $18" : : : "memory");
+		return;
+	}
+	if ((info & INTR_INFO_NMI_UNBLOCK) && vector != VEC_DF && !vcpu->event.info)
+		restore_nmi_blocking();
+	if (info & INTR_INFO_ERROR_CODE)
+		error_code = (u32)vmcs_read(VMCS_EXIT_INTR_ERROR);
+	if (type != INTR_TYPE_HW_EXCEPTION) {
+		event_queue(vcpu, type | vector, 0, (u32)vmcs_read(VMCS_EXIT_INSTR_LEN));
+		if (vector == VEC_DB) /* ICEBP */
+			reflect_debug(vcpu);
+		return;
+	}
+	if (vector == VEC_DB)
+		reflect_debug(vcpu);
+	if (vector == VEC_PF)
+		write_cr2(vmcs_read(VMCS_EXIT_QUALIFICATION));
+	queue_exception(vcpu, (u8)vector, error_code);
+}
+
+/* Returns true if this entry injects something, so that nothing else can be. */
+static bool deliver_event(struct vcpu *vcpu)
+{
+	const struct event *e = &vcpu->event;
+
+	if (!e->info)
+		return false;
+	if (e->info & INTR_INFO_ERROR_CODE)
+		vmcs_write(VMCS_ENTRY_ERROR_CODE, e->error_code);
+	if (e->instr_len)
+		vmcs_write(VMCS_ENTRY_INSTR_LEN, e->instr_len);
+	vmcs_write(VMCS_ENTRY_INTR_INFO, e->info);
+	vcpu->event.info = 0;
+	vcpu->injections++;
+	return true;
+}
+
+static bool deliver_nmi(struct vcpu *vcpu, bool busy)
+{
+	u64 state;
+
+	if (!vcpu->nmi_pending) {
+		if (vcpu->nmi_window)
+			vcpu_set_proc(vcpu, 0, PROC_NMI_WINDOW);
+		vcpu->nmi_window = false;
+		return false;
+	}
+	state = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
+	/* An NMI window may open while STI still blocks, but entry may refuse an NMI there
+	 * (27.3.1.5): the interrupt window waits for the end of that shadow. */
+	if (!busy && (state & INTERRUPTIBILITY_STI)) {
+		vcpu->nmi_waits_for_sti = true;
+		return true;
+	}
+	if (busy || (state & (INTERRUPTIBILITY_NMI | INTERRUPTIBILITY_MOV_SS))) {
+		vcpu_set_proc(vcpu, PROC_NMI_WINDOW, 0);
+		vcpu->nmi_window = true;
+		return false;
+	}
+	vmcs_write(VMCS_ENTRY_INTR_INFO, INTR_INFO_VALID | INTR_TYPE_NMI | VEC_NMI);
+	vcpu->nmi_pending = false;
+	vcpu->nmi_window = false;
+	vcpu_set_proc(vcpu, 0, PROC_NMI_WINDOW);
+	vcpu->injections++;
+	return true;
+}
+
+static void set_irq_window(struct vcpu *vcpu, bool on)
+{
+	if (vcpu->irq_window == on)
+		return;
+	vcpu->irq_window = on;
+	vcpu_set_proc(vcpu, on ? PROC_INTERRUPT_WINDOW : 0, on ? 0 : PROC_INTERRUPT_WINDOW);
+}
+
+static bool irq_open(void)
+{
+	return (vmcs_read(VMCS_GUEST_RFLAGS) & RFLAGS_IF) &&
+	       !(vmcs_read(VMCS_GUEST_INTERRUPTIBILITY) & BLOCKED_BY_SHADOW);
+}
+
+/* Without virtual-interrupt delivery: an exit when TPR falls below what it masks (SDM 25.6.8). */
+static void set_tpr_threshold(struct vcpu *vcpu)
+{
+	int masked = platform_irq_masked(vcpu);
+	u32 threshold = masked < 0 ? 0 : (u32)masked >> 4;
+	u32 tpr = vcpu->vapic[0x80] >> 4;
+
+	/* Entry refuses a threshold above TPR (SDM 27.2.1.1), and PPR may be what masks. */
+	threshold = MIN(threshold, tpr);
+	if (threshold != vcpu->tpr_threshold) {
+		vcpu->tpr_threshold = threshold;
+		vmcs_write(VMCS_TPR_THRESHOLD, threshold);
+	}
+}
+
+/* With virtual-interrupt delivery the processor evaluates RVI itself (SDM 30.2). */
+static void set_interrupt_status(struct vcpu *vcpu)
+{
+	u32 status = platform_irr_highest(vcpu) | (u32)platform_isr_highest(vcpu) << 8;
+
+	if (status != (u32)vmcs_read(VMCS_GUEST_INTERRUPT_STATUS))
+		vmcs_write(VMCS_GUEST_INTERRUPT_STATUS, status);
+}
+
+static void deliver_irq(struct vcpu *vcpu, bool busy)
+{
+	bool vid = vcpu->proc2 & PROC2_VIRTUAL_INTERRUPT;
+	int vector = platform_irq_pending(vcpu);
+
+	if (vid) {
+		set_interrupt_status(vcpu);
+		if (vector >= 0 && !platform_irq_is_extint(vcpu))
+			vector = -1;
+	}
+	if (vector >= 0 && !busy && irq_open()) {
+		vector = platform_irq_accept(vcpu);
+		if (vector >= 0) {
+			vmcs_write(VMCS_ENTRY_INTR_INFO,
+				   INTR_INFO_VALID | INTR_TYPE_EXTERNAL | (u32)vector);
+			vcpu->injections++;
+			vector = platform_irq_pending(vcpu);
+			if (vid && vector >= 0 && !platform_irq_is_extint(vcpu))
+				vector = -1;
+		}
+	}
+	set_irq_window(vcpu, vector >= 0 || vcpu->nmi_waits_for_sti);
+	vcpu->nmi_waits_for_sti = false;
+	if (!vid)
+		set_tpr_threshold(vcpu);
+}
+
+void event_deliver(struct vcpu *vcpu)
+{
+	bool busy = deliver_event(vcpu);
+
+	busy |= deliver_nmi(vcpu, busy);
+	deliver_irq(vcpu, busy);
+}
+
+bool event_would_wake(struct vcpu *vcpu)
+{
+	if (vcpu->event.info || vcpu->nmi_pending)
+		return true;
+	return vcpu->wake_on_irq && platform_irq_pending(vcpu) >= 0;
+}
+
+/* --- posting, from any CPU ----------------------------------------------------------------------
+ */
+
+void vcpu_post_nmi(struct vcpu *vcpu)
+{
+	vcpu_request(vcpu, REQ_NMI);
+}
+
+void vcpu_post_init(struct vcpu *vcpu)
+{
+	vcpu_request(vcpu, REQ_INIT);
+}
+
+void vcpu_post_sipi(struct vcpu *vcpu, u8 vector)
+{
+	__atomic_store_n(&vcpu->sipi_vector, vector, __ATOMIC_RELAXED);
+	vcpu_request(vcpu, REQ_SIPI);
+}

@@ -1,0 +1,301 @@
+/*
+ * The exit table: one handler for each basic exit reason (SDM appendix C). Handlers that need more
+ * than a few lines live in files of their own (internal.h).
+ */
+#include "lib/log.h"
+#include "vm/internal.h"
+#include "vmx/entry_check.h"
+#include "x86/apic.h"
+#include "x86/asm.h"
+#include "x86/cpu.h"
+#include "x86/regs.h"
+
+static void exit_unexpected(struct vcpu *vcpu)
+{
+	u32 reason = (u32)vmcs_read(VMCS_EXIT_REASON);
+
+	vcpu_fatal(vcpu, "exit that Umbra does not ask for: %u (%s)", reason,
+		   exit_reason_name(reason));
+}
+
+static void exit_external_interrupt(struct vcpu *vcpu)
+{
+	/* Acknowledged on exit: the vector is ours to end. It only means "look at your requests".
+	 */
+	u32 vector = (u32)vmcs_read(VMCS_EXIT_INTR_INFO) & INTR_INFO_VECTOR;
+
+	if (vector != VECTOR_SPURIOUS)
+		apic_eoi();
+	this_cpu()->kicks++;
+	if (vector != VECTOR_KICK && vector != VECTOR_TIMER && vector != VECTOR_POSTED)
+		log_warn("unexpected interrupt vector %#x on CPU %u", vector, vcpu->cpu);
+	/* It may have been meant for a neighbour on this CPU. */
+	if (sched_shared(vcpu))
+		vcpu_request(vcpu, REQ_YIELD);
+}
+
+static void exit_triple_fault(struct vcpu *vcpu)
+{
+	vcpu_fatal(vcpu, "triple fault on vCPU %u at RIP %#llx", vcpu->index,
+		   (unsigned long long)vmcs_read(VMCS_GUEST_RIP));
+}
+
+static void exit_init(struct vcpu *vcpu)
+{
+	/* A physical INIT: nobody but broken firmware sends one while Umbra owns the machine. */
+	log_error("INIT signal on CPU %u: ignored", vcpu->cpu);
+}
+
+static void exit_window(struct vcpu *vcpu)
+{
+	vcpu_request(vcpu, REQ_IRQ);
+}
+
+static void exit_hlt(struct vcpu *vcpu)
+{
+	vcpu_skip(vcpu);
+	vcpu->wake_on_irq = vmcs_read(VMCS_GUEST_RFLAGS) & RFLAGS_IF;
+	vcpu->state = VCPU_HALTED;
+	vcpu_request(vcpu, REQ_IRQ);
+}
+
+static void exit_invd(struct vcpu *vcpu)
+{
+	/* Dropping dirty lines of everybody else is out of the question; write them back instead.
+	 */
+	wbinvd();
+	vcpu_skip(vcpu);
+}
+
+static void exit_undefined(struct vcpu *vcpu)
+{
+	vcpu_inject(vcpu, VEC_UD);
+}
+
+static void exit_rdpmc(struct vcpu *vcpu)
+{
+	/* CPUID leaf 0xA shows no counter, so every index is invalid. */
+	vcpu_inject_error(vcpu, VEC_GP, 0);
+}
+
+static void exit_io(struct vcpu *vcpu)
+{
+	u64 q = vmcs_read(VMCS_EXIT_QUALIFICATION);
+	unsigned int size = (q & 7) + 1;
+	u16 port = (u16)(q >> 16);
+	u64 rax = vcpu->gpr[RAX];
+
+	if (q & BIT(4)) {
+		exit_string_io(vcpu, q);
+		return;
+	}
+	/* First past the instruction: the access may end the VM or move the guest's world. */
+	vcpu_skip(vcpu);
+	if (q & BIT(3)) {
+		u32 value = platform_port_in(vcpu, port, size);
+
+		if (size == 4)
+			vcpu->gpr[RAX] = value;
+		else
+			vcpu->gpr[RAX] = size == 2 ? (rax & ~0xffffull) | (u16)value
+						   : (rax & ~0xffull) | (u8)value;
+		return;
+	}
+	platform_port_out(vcpu, port, size, size == 4 ? (u32)rax : size == 2 ? (u16)rax : (u8)rax);
+}
+
+static void exit_tpr_below_threshold(struct vcpu *vcpu)
+{
+	platform_tpr_changed(vcpu);
+	vcpu_request(vcpu, REQ_IRQ);
+}
+
+/* --- guest memory --------------------------------------------------------------------------------
+ */
+
+static void emulate_mmio(struct vcpu *vcpu, const struct ept_fault *fault)
+{
+	if (vcpu->event.info) {
+		/* An event delivered through a stack or table in device memory. */
+		vcpu_fatal(vcpu, "event delivery touches device memory at %#llx",
+			   (unsigned long long)fault->addr.v);
+		return;
+	}
+	mmio_emulate(vcpu, fault);
+}
+
+static void exit_apic_access(struct vcpu *vcpu)
+{
+	u64 q = vmcs_read(VMCS_EXIT_QUALIFICATION);
+	u64 type = q >> 12 & 0xf;
+	struct ept_fault fault = {
+		.addr = gpa(0xfee00000 + (q & 0xfff)),
+		.read = type == 0,
+		.write = type == 1,
+		.fetch = type == 2,
+		.present = true,
+	};
+
+	event_collect(vcpu);
+	if (type == 0 || type == 1) {
+		fault.linear = gva(vmcs_read(VMCS_GUEST_LINEAR_ADDRESS));
+		fault.linear_valid = true;
+	}
+	emulate_mmio(vcpu, &fault);
+}
+
+static void exit_apic_write(struct vcpu *vcpu)
+{
+	platform_apic_write(vcpu, (u32)vmcs_read(VMCS_EXIT_QUALIFICATION) & 0xfff);
+}
+
+static void exit_virtualized_eoi(struct vcpu *vcpu)
+{
+	platform_apic_eoi(vcpu, (u8)vmcs_read(VMCS_EXIT_QUALIFICATION));
+}
+
+/* The view refuses what the region would allow: the guest sees a page fault of our own kind. */
+static void reflect_refusal(struct vcpu *vcpu, const struct ept_fault *fault)
+{
+	u32 error = 0x8000 | PF_P | (fault->write ? PF_W : 0) | (fault->fetch ? PF_I : 0) |
+		    (vcpu_cpl0(vcpu) ? 0 : PF_U);
+
+	if (!fault->linear_valid) {
+		vcpu_fatal(vcpu, "access to %#llx refused, with no linear address to report",
+			   (unsigned long long)fault->addr.v);
+		return;
+	}
+	vcpu_inject_pf(vcpu, fault->linear, error);
+}
+
+static void exit_ept_violation(struct vcpu *vcpu)
+{
+	u64 q = vmcs_read(VMCS_EXIT_QUALIFICATION);
+	struct ept_fault fault = {
+		.addr = gpa(vmcs_read(VMCS_GUEST_PHYSICAL_ADDRESS)),
+		.read = q & BIT(0),
+		.write = q & BIT(1),
+		.fetch = q & BIT(2),
+		.present = q & (BIT(3) | BIT(4) | BIT(5)),
+		.linear_valid = q & BIT(7),
+		.walk = (q & BIT(7)) && !(q & BIT(8)),
+	};
+
+	vcpu->ept_faults++;
+	if (fault.linear_valid)
+		fault.linear = gva(vmcs_read(VMCS_GUEST_LINEAR_ADDRESS));
+	event_collect(vcpu);
+	if ((q & BIT(12)) && !vcpu->event.info)
+		vmcs_write(VMCS_GUEST_INTERRUPTIBILITY,
+			   vmcs_read(VMCS_GUEST_INTERRUPTIBILITY) | INTERRUPTIBILITY_NMI);
+	switch (space_fault(vcpu, &fault)) {
+	case FAULT_RETRY:
+	case FAULT_DONE:
+	case FAULT_FATAL:
+		break;
+	case FAULT_EMULATE:
+		emulate_mmio(vcpu, &fault);
+		break;
+	case FAULT_REFUSED:
+		reflect_refusal(vcpu, &fault);
+		break;
+	}
+}
+
+static void exit_ept_misconfig(struct vcpu *vcpu)
+{
+	/* Only our own tables can be wrong here; the other VMs may go on. */
+	log_error("EPT misconfiguration at guest-physical %#llx",
+		  (unsigned long long)vmcs_read(VMCS_GUEST_PHYSICAL_ADDRESS));
+	vcpu_fatal(vcpu, "EPT misconfiguration");
+}
+
+static void exit_preemption_timer(struct vcpu *vcpu)
+{
+	/* vcpu_prepare() finds the deadline passed. */
+}
+
+static void exit_xsaves(struct vcpu *vcpu)
+{
+	/* Only for components in IA32_XSS, which CPUID shows empty: cannot come. */
+	exit_undefined(vcpu);
+}
+
+const exit_handler_fn exit_handlers[EXIT_COUNT] = {
+	[EXIT_EXCEPTION_NMI] = exit_exception,
+	[EXIT_EXTERNAL_INTERRUPT] = exit_external_interrupt,
+	[EXIT_TRIPLE_FAULT] = exit_triple_fault,
+	[EXIT_INIT] = exit_init,
+	[EXIT_INTERRUPT_WINDOW] = exit_window,
+	[EXIT_NMI_WINDOW] = exit_window,
+	[EXIT_TASK_SWITCH] = exit_task_switch,
+	[EXIT_CPUID] = exit_cpuid,
+	[EXIT_GETSEC] = exit_undefined,
+	[EXIT_HLT] = exit_hlt,
+	[EXIT_INVD] = exit_invd,
+	[EXIT_RDPMC] = exit_rdpmc,
+	[EXIT_RSM] = exit_undefined,
+	[EXIT_VMCALL] = exit_vmcall,
+	[EXIT_VMCLEAR] = exit_undefined,
+	[EXIT_VMLAUNCH] = exit_undefined,
+	[EXIT_VMPTRLD] = exit_undefined,
+	[EXIT_VMPTRST] = exit_undefined,
+	[EXIT_VMREAD] = exit_undefined,
+	[EXIT_VMRESUME] = exit_undefined,
+	[EXIT_VMWRITE] = exit_undefined,
+	[EXIT_VMXOFF] = exit_undefined,
+	[EXIT_VMXON] = exit_undefined,
+	[EXIT_CR_ACCESS] = exit_cr_access,
+	[EXIT_IO] = exit_io,
+	[EXIT_RDMSR] = exit_rdmsr,
+	[EXIT_WRMSR] = exit_wrmsr,
+	[EXIT_MWAIT] = exit_undefined,
+	[EXIT_MONITOR] = exit_undefined,
+	[EXIT_TPR_BELOW_THRESHOLD] = exit_tpr_below_threshold,
+	[EXIT_APIC_ACCESS] = exit_apic_access,
+	[EXIT_VIRTUALIZED_EOI] = exit_virtualized_eoi,
+	[EXIT_EPT_VIOLATION] = exit_ept_violation,
+	[EXIT_EPT_MISCONFIG] = exit_ept_misconfig,
+	[EXIT_INVEPT] = exit_undefined,
+	[EXIT_PREEMPTION_TIMER] = exit_preemption_timer,
+	[EXIT_INVVPID] = exit_undefined,
+	[EXIT_WBINVD] = exit_invd,
+	[EXIT_XSETBV] = exit_xsetbv,
+	[EXIT_APIC_WRITE] = exit_apic_write,
+	[EXIT_INVPCID] = exit_undefined,
+	[EXIT_ENCLS] = exit_undefined,
+	[EXIT_XSAVES] = exit_xsaves,
+	[EXIT_XRSTORS] = exit_xsaves,
+	/* Not asked for, or not defined: our bug if one comes, and the end of that VM. */
+	[EXIT_SIPI] = exit_unexpected,
+	[EXIT_IO_SMI] = exit_unexpected,
+	[EXIT_OTHER_SMI] = exit_unexpected,
+	[EXIT_INVLPG] = exit_unexpected,
+	[EXIT_RDTSC] = exit_unexpected,
+	[EXIT_MOV_DR] = exit_unexpected,
+	[EXIT_ENTRY_GUEST_STATE] = exit_unexpected,
+	[EXIT_ENTRY_MSR_LOAD] = exit_unexpected,
+	[EXIT_MTF] = exit_unexpected,
+	[EXIT_PAUSE] = exit_unexpected,
+	[EXIT_ENTRY_MACHINE_CHECK] = exit_unexpected,
+	[EXIT_GDTR_IDTR] = exit_unexpected,
+	[EXIT_LDTR_TR] = exit_unexpected,
+	[EXIT_RDTSCP] = exit_unexpected,
+	[EXIT_RDRAND] = exit_unexpected,
+	[EXIT_VMFUNC] = exit_unexpected,
+	[EXIT_RDSEED] = exit_unexpected,
+	[EXIT_PML_FULL] = exit_unexpected,
+	[EXIT_UMWAIT] = exit_unexpected,
+	[EXIT_TPAUSE] = exit_unexpected,
+	[EXIT_LOADIWKEY] = exit_unexpected,
+	[35] = exit_unexpected,
+	[38] = exit_unexpected,
+	[42] = exit_unexpected,
+	[65] = exit_unexpected,
+	[66] = exit_unexpected,
+	[70] = exit_unexpected,
+	[71] = exit_unexpected,
+	[72] = exit_unexpected,
+	[73] = exit_unexpected,
+	[74] = exit_unexpected,
+};

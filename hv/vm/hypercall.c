@@ -1,0 +1,149 @@
+/* Hypercalls: a table, each entry with its argument checks beside it. ABI: umbra/hypercall.h. */
+#include <umbra/hypercall.h>
+
+#include "vm/internal.h"
+#include "x86/regs.h"
+
+struct hypercall_args {
+	u64 rbx, rcx, rdx, rsi;
+};
+
+typedef s64 (*hypercall_fn)(struct vcpu *vcpu, const struct hypercall_args *args);
+
+static s64 hc_version(struct vcpu *vcpu, const struct hypercall_args *args)
+{
+	return UMBRA_HYPERCALL_VERSION;
+}
+
+static s64 hc_nop(struct vcpu *vcpu, const struct hypercall_args *args)
+{
+	return 0;
+}
+
+static s64 hc_yield(struct vcpu *vcpu, const struct hypercall_args *args)
+{
+	vcpu_request(vcpu, REQ_YIELD);
+	return 0;
+}
+
+#define ERROR_CODE_VECTORS                                                                   \
+	(BIT(VEC_DF) | BIT(VEC_TS) | BIT(VEC_NP) | BIT(VEC_SS) | BIT(VEC_GP) | BIT(VEC_PF) | \
+	 BIT(VEC_AC) | BIT(VEC_CP))
+
+/* What VM entry would refuse (SDM 27.2.1.3) is refused here. */
+static s64 hc_inject(struct vcpu *vcpu, const struct hypercall_args *args)
+{
+	u64 info = args->rbx, error = args->rcx, length = args->rdx;
+	u32 vector = info & INTR_INFO_VECTOR;
+	u32 type = (u32)info & INTR_INFO_TYPE;
+	bool has_error = info & INTR_INFO_ERROR_CODE;
+	bool wants_error = vector < 32 && (ERROR_CODE_VECTORS >> vector & 1);
+	bool software = type == INTR_TYPE_SW_INTERRUPT || type == INTR_TYPE_PRIV_SW_EXCEPTION ||
+			type == INTR_TYPE_SW_EXCEPTION;
+
+	if (info & ~(u64)(INTR_INFO_VECTOR | INTR_INFO_TYPE | INTR_INFO_ERROR_CODE))
+		return HC_EINVAL;
+	if (type == (1u << 8) || type == INTR_TYPE_OTHER)
+		return HC_EINVAL;
+	if (type == INTR_TYPE_NMI && vector != VEC_NMI)
+		return HC_EINVAL;
+	if (type == INTR_TYPE_HW_EXCEPTION && (vector > 31 || vector == VEC_NMI))
+		return HC_EINVAL;
+	if (has_error != (type == INTR_TYPE_HW_EXCEPTION && wants_error))
+		return HC_EINVAL;
+	if (has_error ? error > 0x7fff : error != 0)
+		return HC_EINVAL;
+	/* Length 0 is a later addition that nested hypervisors refuse. */
+	if (software ? length < 1 || length > 15 : length != 0)
+		return HC_EINVAL;
+	/* An external interrupt needs IF and no shadow (SDM 27.3.1.4); VMCALL has ended the shadow.
+	 */
+	if (type == INTR_TYPE_EXTERNAL && !(vmcs_read(VMCS_GUEST_RFLAGS) & RFLAGS_IF))
+		return HC_EINVAL;
+	if (type == INTR_TYPE_NMI) {
+		vcpu_post_nmi(vcpu);
+		return 0;
+	}
+	event_queue(vcpu, (u32)info, (u32)error, (u32)length);
+	return 0;
+}
+
+static s64 hc_stat(struct vcpu *vcpu, const struct hypercall_args *args)
+{
+	u64 total = 0;
+
+	if (args->rbx >= HC_STAT_EXIT && args->rbx < HC_STAT_EXIT + EXIT_COUNT)
+		return (s64)vcpu->exits[args->rbx - HC_STAT_EXIT];
+	switch (args->rbx) {
+	case HC_STAT_EXITS:
+		for (u32 i = 0; i < EXIT_COUNT; i++)
+			total += vcpu->exits[i];
+		return (s64)total;
+	case HC_STAT_INJECTIONS:
+		return (s64)vcpu->injections;
+	case HC_STAT_EPT_FAULTS:
+		return (s64)vcpu->ept_faults;
+	case HC_STAT_INVALIDATIONS:
+		return (s64)__atomic_load_n(&vcpu->view->generation, __ATOMIC_RELAXED);
+	case HC_STAT_REFUSALS:
+		return (s64)vcpu->refusals;
+	}
+	return HC_EINVAL;
+}
+
+static s64 hc_protect(struct vcpu *vcpu, const struct hypercall_args *args)
+{
+	u64 perms = args->rdx;
+
+	if (perms & ~7ull)
+		return HC_EINVAL;
+	return space_protect(vcpu->vm, gpa(args->rbx), args->rcx, perms) ? HC_EINVAL : 0;
+}
+
+static s64 hc_page_size(struct vcpu *vcpu, const struct hypercall_args *args)
+{
+	const struct region *region = space_find(&vcpu->vm->space, gpa(args->rbx));
+	struct ept_leaf leaf;
+
+	if (!region || region->kind != REGION_RAM)
+		return HC_EINVAL;
+	if (ept_lookup(vcpu->view, gpa(args->rbx), &leaf))
+		return 0;
+	return leaf.shift;
+}
+
+static s64 hc_discard(struct vcpu *vcpu, const struct hypercall_args *args)
+{
+	return space_discard(vcpu->vm, gpa(args->rbx), args->rcx) ? HC_EINVAL : 0;
+}
+
+static s64 hc_features(struct vcpu *vcpu, const struct hypercall_args *args)
+{
+	return (s64)vmx_features;
+}
+
+static const hypercall_fn hypercalls[HC_COUNT] = {
+	[HC_VERSION] = hc_version,     [HC_NOP] = hc_nop,	  [HC_YIELD] = hc_yield,
+	[HC_INJECT] = hc_inject,       [HC_STAT] = hc_stat,	  [HC_PROTECT] = hc_protect,
+	[HC_PAGE_SIZE] = hc_page_size, [HC_DISCARD] = hc_discard, [HC_FEATURES] = hc_features,
+};
+
+void exit_vmcall(struct vcpu *vcpu)
+{
+	bool long_mode =
+		(vcpu->entry_controls & ENTRY_IA32E) && (vmcs_read(VMCS_GUEST_CS_AR) & BIT(13));
+	u64 width = long_mode ? ~0ull : 0xffffffff;
+	u64 number = vcpu->gpr[RAX] & width;
+	struct hypercall_args args = {vcpu->gpr[RBX] & width, vcpu->gpr[RCX] & width,
+				      vcpu->gpr[RDX] & width, vcpu->gpr[RSI] & width};
+	s64 result = HC_ENOSYS;
+
+	if (!vcpu_cpl0(vcpu)) {
+		vcpu_inject(vcpu, VEC_UD);
+		return;
+	}
+	vcpu_skip(vcpu);
+	if (number < HC_COUNT)
+		result = hypercalls[number](vcpu, &args);
+	vcpu->gpr[RAX] = (u64)result & width;
+}

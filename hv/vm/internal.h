@@ -1,0 +1,131 @@
+/*
+ * What the files of vm/ share among themselves and nobody else needs.
+ */
+#pragma once
+
+#include "vm/platform.h"
+#include "vm/vm.h"
+#include "vmx/vmx.h"
+
+/* --- vmcs_setup.c: a VMCS from nothing, and a vCPU's architectural states --------------------- */
+
+/* Host state, controls and guest state that never changes; on the vCPU's CPU, VMCS current. */
+void vmcs_setup(struct vcpu *vcpu);
+/* Architectural state after power-up or INIT (SDM 3A table 9-1), and after a SIPI. */
+void vcpu_state_reset(struct vcpu *vcpu, bool init);
+void vcpu_state_sipi(struct vcpu *vcpu, u8 vector);
+/* 32-bit flat protected mode, as the boot protocols start a kernel. */
+void vcpu_state_flat32(struct vcpu *vcpu, u32 eip, u32 eax, u32 ebx);
+/* Control words, written only if they changed. */
+void vcpu_set_proc(struct vcpu *vcpu, u32 set, u32 clear);
+void vcpu_set_proc2(struct vcpu *vcpu, u32 set, u32 clear);
+
+/* --- run.c: the way in and out -----------------------------------------------------------------
+ */
+
+/* Why vmx_run() returned. 0 means "enter again" inside run.c. */
+enum run_result {
+	RUN_AGAIN = 0,
+	RUN_LEAVE = 1, /* yield, halt, stop, wait for SIPI: the scheduler looks at the vCPU */
+	RUN_ENTRY_FAILED = 2, /* VMLAUNCH/VMRESUME failed; known to entry.S */
+};
+
+int vmx_run(struct vcpu *vcpu);	     /* entry.S */
+int vcpu_exit(struct vcpu *vcpu);    /* called by entry.S */
+int vcpu_prepare(struct vcpu *vcpu); /* everything that must hold before entry */
+void vcpu_entry_failed(struct vcpu *vcpu, u32 reason);
+
+/* --- exits.c -----------------------------------------------------------------------------------
+ */
+
+typedef void (*exit_handler_fn)(struct vcpu *vcpu);
+extern const exit_handler_fn exit_handlers[EXIT_COUNT];
+
+/* The instruction gets the exception and is not skipped. */
+void exit_cr_access(struct vcpu *vcpu);			   /* cr.c */
+void exit_xsetbv(struct vcpu *vcpu);			   /* cr.c */
+void exit_cpuid(struct vcpu *vcpu);			   /* cpuid.c */
+void exit_rdmsr(struct vcpu *vcpu);			   /* msr.c */
+void exit_wrmsr(struct vcpu *vcpu);			   /* msr.c */
+void exit_vmcall(struct vcpu *vcpu);			   /* hypercall.c */
+void exit_string_io(struct vcpu *vcpu, u64 qualification); /* string_io.c */
+void exit_task_switch(struct vcpu *vcpu);		   /* task_switch.c */
+
+/* The guest is at CPL 0 (SS.DPL). */
+bool vcpu_cpl0(const struct vcpu *vcpu);
+
+/* Loads the four PDPTEs of PAE paging from CR3. False: reserved bits set or not RAM (#GP). */
+bool vcpu_load_pdptes(struct vcpu *vcpu, u64 cr3);
+
+/* --- events.c ----------------------------------------------------------------------------------
+ */
+
+/* After an exit that may have cut an event delivery short: takes the event back (SDM 28.2.4). */
+void event_collect(struct vcpu *vcpu);
+/* Fills the VM-entry fields and window controls from what is pending. */
+void event_deliver(struct vcpu *vcpu);
+/* Something could be delivered to a halted vCPU now. */
+bool event_would_wake(struct vcpu *vcpu);
+/* Puts back into the instruction stream what an intercepted exception took out. */
+void exit_exception(struct vcpu *vcpu);
+/* Queue an event given as interruption information. */
+void event_queue(struct vcpu *vcpu, u32 info, u32 error_code, u32 instr_len);
+
+/* --- sched.c -----------------------------------------------------------------------------------
+ */
+
+/* Adds a vCPU to its CPU's list; any CPU. */
+void sched_add(struct vcpu *vcpu);
+/* The vCPU whose VMCS is loaded on the calling CPU, or NULL. */
+struct vcpu *sched_current(void);
+/* Others share the calling CPU with `vcpu`. */
+bool sched_shared(const struct vcpu *vcpu);
+/* Called from the run loop when vcpu->deadline has passed: RUN_AGAIN or RUN_LEAVE. */
+int sched_tick(struct vcpu *vcpu, u64 now);
+/* Recomputes vcpu->deadline after timer_deadline changed. */
+void sched_deadline(struct vcpu *vcpu, u64 now);
+__noreturn void sched_loop(void);
+/* Makes the CPU look at its vCPUs' requests if it is in guest mode or asleep. */
+void sched_kick(u32 cpu);
+/* Tells the processor that runs `vcpu` about a posted interrupt. */
+void sched_notify(struct vcpu *vcpu);
+void sched_init(const struct boot_info *boot);
+
+/* --- vm.c --------------------------------------------------------------------------------------
+ */
+
+extern const struct boot_info *vm_boot;
+
+/* The state in which the vCPU starts: what the image's boot protocol says, or wait-for-SIPI. */
+void vm_vcpu_start_state(struct vcpu *vcpu);
+
+/* One vCPU has stopped for good; the last one of the VM cleans up (and may end the machine). */
+void vm_vcpu_stopped(struct vcpu *vcpu);
+
+/* --- vcpu.c ------------------------------------------------------------------------------------
+ */
+
+/* Memory of a vCPU; its VMCS is set up later, on its CPU. NULL if there is not enough. */
+struct vcpu *vcpu_create(struct vm *vm, u32 index, u32 cpu);
+void vcpu_destroy(struct vcpu *vcpu);
+/* Extended state, debug registers and MSRs that stay in the CPU: out and in. */
+void vcpu_state_save(struct vcpu *vcpu);
+void vcpu_state_load(struct vcpu *vcpu);
+
+/* --- cpuid.c -----------------------------------------------------------------------------------
+ */
+
+void cpuid_policy_init(void);
+/* CR4 bits and XCR0 components that the policy lets a guest set. */
+u64 cpuid_cr4_allowed(void);
+u64 cpuid_xcr0_allowed(void);
+
+/* --- msr.c -------------------------------------------------------------------------------------
+ */
+
+/* The bitmap of a fresh vCPU: everything exits but the pass-through list. */
+void msr_bitmap_init(u8 *bitmap);
+void msr_bitmap_allow(u8 *bitmap, u32 msr, bool read, bool write);
+void msr_bitmap_refuse(u8 *bitmap, u32 msr, bool read, bool write);
+/* Emulated MSRs after power-up. */
+void msr_reset(struct vcpu *vcpu);

@@ -1,0 +1,448 @@
+/* Guest-physical address spaces: regions, their backing, faults on them, permissions. */
+#include "vm/space.h"
+
+#include "lib/log.h"
+#include "lib/string.h"
+#include "mem/frame.h"
+#include "vm/internal.h"
+#include "vm/load.h"
+#include "x86/cpu.h"
+
+/* Tables kept ready so that a fault never allocates: enough to map a fresh 4 KiB page anywhere. */
+#define FAULT_RESERVE 64
+
+static u64 chunk_count(const struct region *region)
+{
+	return region->bytes / SIZE_2M;
+}
+
+static int insert_region(struct space *space, const struct region *region)
+{
+	u32 at = space->region_count;
+
+	if (at == SPACE_MAX_REGIONS)
+		return ERR_NOMEM;
+	while (at > 0 && space->region[at - 1].base.v > region->base.v) {
+		space->region[at] = space->region[at - 1];
+		at--;
+	}
+	space->region[at] = *region;
+	space->region_count++;
+	return 0;
+}
+
+/* One chunk at a time below 1 GiB; whole gibibytes, so that 1 GiB leaves fit, as long as there are.
+ */
+static int back_region(struct vm *vm, struct region *region)
+{
+	frame_owner_t owner = (frame_owner_t)(FRAME_VM_BASE + vm->id);
+	u64 count = chunk_count(region);
+	bool try_1g = vmx_has(FEAT_EPT_1G);
+
+	for (u64 i = 0; i < count;) {
+		u64 address = region->base.v + i * SIZE_2M;
+		hpa_t base;
+
+		if (try_1g && IS_ALIGNED(address, SIZE_1G) && count - i >= SIZE_1G / SIZE_2M) {
+			if (!frame_alloc(owner, SIZE_1G, SIZE_1G, &base)) {
+				for (u64 j = 0; j < SIZE_1G / SIZE_2M; j++)
+					region->chunks[i + j] = hpa_add(base, j * SIZE_2M);
+				i += SIZE_1G / SIZE_2M;
+				continue;
+			}
+			try_1g = false;
+		}
+		if (frame_alloc(owner, SIZE_2M, SIZE_2M, &base))
+			return ERR_NOMEM;
+		region->chunks[i++] = base;
+	}
+	for (u64 i = 0; i < count; i++)
+		memset(phys_to_ptr(region->chunks[i]), 0, SIZE_2M);
+	return 0;
+}
+
+static int add_ram(struct vm *vm, gpa_t base, u64 bytes)
+{
+	struct region region = {.base = base, .bytes = bytes, .kind = REGION_RAM};
+	int err;
+
+	if (!bytes)
+		return 0;
+	region.chunks = heap_alloc(chunk_count(&region) * sizeof(hpa_t));
+	if (!region.chunks)
+		return ERR_NOMEM;
+	err = insert_region(&vm->space, &region);
+	if (err) {
+		heap_free(region.chunks, chunk_count(&region) * sizeof(hpa_t));
+		return err;
+	}
+	return back_region(vm, &region);
+}
+
+int space_init(struct vm *vm, u64 ram_bytes)
+{
+	struct space *space = &vm->space;
+	u64 low, high;
+	int err;
+
+	memset(space, 0, sizeof(*space));
+	load_split_ram(ram_bytes, &low, &high);
+	err = ept_view_init(&space->view, vmx_features, (u16)vm->id);
+	if (!err)
+		err = ept_reserve(&space->view, FAULT_RESERVE);
+	if (!err)
+		err = add_ram(vm, gpa(0), low);
+	if (!err)
+		err = add_ram(vm, gpa(LOAD_HIGH_BASE), high);
+	return err;
+}
+
+void space_destroy(struct vm *vm)
+{
+	struct space *space = &vm->space;
+
+	for (u32 i = 0; i < space->region_count; i++) {
+		struct region *region = &space->region[i];
+
+		if (region->chunks)
+			heap_free(region->chunks, chunk_count(region) * sizeof(hpa_t));
+	}
+	if (space->view.eptp)
+		ept_view_destroy(&space->view);
+	frame_free_all((frame_owner_t)(FRAME_VM_BASE + vm->id));
+	memset(space, 0, sizeof(*space));
+}
+
+int space_add_mmio(struct vm *vm, gpa_t base, u64 bytes, u32 device)
+{
+	struct region region = {
+		.base = base, .bytes = bytes, .kind = REGION_MMIO, .device = device};
+
+	return insert_region(&vm->space, &region);
+}
+
+const struct region *space_find(const struct space *space, gpa_t at)
+{
+	for (u32 i = 0; i < space->region_count; i++) {
+		const struct region *region = &space->region[i];
+
+		if (at.v - region->base.v < region->bytes)
+			return region;
+	}
+	return NULL;
+}
+
+u64 space_perms(const struct space *space, gpa_t at)
+{
+	u64 perms = EPT_RWX;
+
+	for (u32 i = 0; i < space->override_count; i++)
+		if (at.v - space->override[i].base.v < space->override[i].bytes)
+			perms = space->override[i].perms;
+	return perms;
+}
+
+/* Some override touches [base, base + bytes). */
+static bool overridden(const struct space *space, u64 base, u64 bytes)
+{
+	for (u32 i = 0; i < space->override_count; i++)
+		if (space->override[i].base.v < base + bytes &&
+		    base < space->override[i].base.v + space->override[i].bytes)
+			return true;
+	return false;
+}
+
+static hpa_t ram_frame(const struct region *region, gpa_t at)
+{
+	u64 offset = at.v - region->base.v;
+
+	return hpa_add(region->chunks[offset / SIZE_2M], offset % SIZE_2M);
+}
+
+/* The 1 GiB around `at` is RAM of this region on contiguous, aligned frames. */
+static bool backed_by_1g(const struct region *region, u64 start)
+{
+	u64 first;
+
+	if (start < region->base.v || start + SIZE_1G > region->base.v + region->bytes)
+		return false;
+	first = (start - region->base.v) / SIZE_2M;
+	if (!IS_ALIGNED(region->chunks[first].v, SIZE_1G))
+		return false;
+	for (u64 i = 1; i < SIZE_1G / SIZE_2M; i++)
+		if (region->chunks[first + i].v != region->chunks[first].v + i * SIZE_2M)
+			return false;
+	return true;
+}
+
+/* Maps the largest piece around `at` that has one permission and one backing. */
+static int map_ram(struct vm *vm, const struct region *region, gpa_t at)
+{
+	struct space *space = &vm->space;
+	static const u64 sizes[] = {SIZE_1G, SIZE_2M, PAGE_SIZE};
+
+	for (u32 i = 0; i < ARRAY_SIZE(sizes); i++) {
+		u64 size = sizes[i];
+		u64 start = ALIGN_DOWN(at.v, size);
+
+		if (size == SIZE_1G && (!vmx_has(FEAT_EPT_1G) || !backed_by_1g(region, start)))
+			continue;
+		if (size != PAGE_SIZE && overridden(space, start, size))
+			continue;
+		return ept_map(&space->view, gpa(start), ram_frame(region, gpa(start)), size,
+			       space_perms(space, at), EPT_WB);
+	}
+	return ERR_INVAL;
+}
+
+static enum fault_result ram_fault(struct vcpu *vcpu, const struct region *region,
+				   const struct ept_fault *fault)
+{
+	struct space *space = &vcpu->vm->space;
+	struct ept_leaf leaf;
+	u64 wanted =
+		(fault->read ? EPT_R : 0) | (fault->write ? EPT_W : 0) | (fault->fetch ? EPT_X : 0);
+	u64 perms;
+	int err = 0;
+
+	spin_lock(&space->lock);
+	perms = space_perms(space, fault->addr);
+	/* Another vCPU may have been faster; a stale translation in this CPU ends with the exit. */
+	if ((perms & wanted) == wanted && ept_lookup(&space->view, fault->addr, &leaf))
+		err = map_ram(vcpu->vm, region, fault->addr);
+	if (space->view.reserve_count < FAULT_RESERVE / 2)
+		ept_reserve(&space->view, FAULT_RESERVE);
+	spin_unlock(&space->lock);
+	if ((perms & wanted) != wanted)
+		return FAULT_REFUSED;
+	if (err) {
+		vcpu_fatal(vcpu, "no memory for EPT tables (error %d)", err);
+		return FAULT_FATAL;
+	}
+	return FAULT_RETRY;
+}
+
+static enum fault_result mmio_fault(struct vcpu *vcpu, const struct region *region,
+				    const struct ept_fault *fault)
+{
+	/* An APIC-access page has to be mapped to be virtualized by the processor (SDM 30.4.1). */
+	if (region->base.v == 0xfee00000 && vcpu->vm->apic_access.v &&
+	    platform_apic_mode(vcpu) == APIC_MODE_XAPIC) {
+		struct ept_leaf leaf;
+
+		if (ept_lookup(&vcpu->vm->space.view, region->base, &leaf)) {
+			ept_map(&vcpu->vm->space.view, region->base, vcpu->vm->apic_access,
+				PAGE_SIZE, EPT_R | EPT_W, EPT_WB);
+			return FAULT_RETRY;
+		}
+	}
+	return FAULT_EMULATE;
+}
+
+typedef enum fault_result (*region_fault_fn)(struct vcpu *, const struct region *,
+					     const struct ept_fault *);
+static const region_fault_fn region_fault[REGION_KINDS] = {
+	[REGION_RAM] = ram_fault,
+	[REGION_MMIO] = mmio_fault,
+};
+
+enum fault_result space_fault(struct vcpu *vcpu, const struct ept_fault *fault)
+{
+	const struct region *region = space_find(&vcpu->vm->space, fault->addr);
+
+	return region ? region_fault[region->kind](vcpu, region, fault) : FAULT_EMULATE;
+}
+
+/* --- permissions and discarding ------------------------------------------------------------------
+ */
+
+static const struct region *whole_ram(const struct space *space, gpa_t base, u64 bytes)
+{
+	const struct region *region = space_find(space, base);
+
+	if (!IS_ALIGNED(base.v, PAGE_SIZE) || !IS_ALIGNED(bytes, PAGE_SIZE) || !bytes)
+		return NULL;
+	if (!region || region->kind != REGION_RAM)
+		return NULL;
+	return bytes <= region->bytes - (base.v - region->base.v) ? region : NULL;
+}
+
+static bool perms_offered(u64 perms)
+{
+	if ((perms & EPT_W) && !(perms & EPT_R))
+		return false;
+	return perms != EPT_X || vmx_has(FEAT_EPT_XO);
+}
+
+/* Later entries win; whatever the new range covers whole goes away. */
+static int add_override(struct space *space, gpa_t base, u64 bytes, u64 perms)
+{
+	u32 kept = 0;
+
+	for (u32 i = 0; i < space->override_count; i++) {
+		const struct override *o = &space->override[i];
+
+		if (o->base.v >= base.v && o->base.v + o->bytes <= base.v + bytes)
+			continue;
+		space->override[kept++] = *o;
+	}
+	space->override_count = kept;
+	if (perms == EPT_RWX && !overridden(space, base.v, bytes))
+		return 0;
+	if (kept == SPACE_MAX_OVERRIDES)
+		return ERR_NOMEM;
+	space->override[kept] = (struct override){base, bytes, perms};
+	space->override_count++;
+	return 0;
+}
+
+/* Joins what has one permission again; only 2 MiB pieces that the range touches can have changed.
+ */
+static void merge_range(struct space *space, gpa_t base, u64 bytes)
+{
+	for (u64 at = ALIGN_DOWN(base.v, SIZE_2M); at < base.v + bytes; at += SIZE_2M)
+		if (!overridden(space, at, SIZE_2M))
+			ept_merge(&space->view, gpa(at));
+}
+
+int space_protect(struct vm *vm, gpa_t base, u64 bytes, u64 perms)
+{
+	struct space *space = &vm->space;
+	int err;
+
+	if (!whole_ram(space, base, bytes) || !perms_offered(perms))
+		return ERR_INVAL;
+	spin_lock(&space->lock);
+	ept_reserve(&space->view, FAULT_RESERVE);
+	err = add_override(space, base, bytes, perms);
+	if (!err)
+		err = ept_protect(&space->view, base, bytes, perms);
+	if (!err)
+		merge_range(space, base, bytes);
+	spin_unlock(&space->lock);
+	ept_sync(&space->view, this_cpu()->index, cpu_count);
+	return err;
+}
+
+int space_discard(struct vm *vm, gpa_t base, u64 bytes)
+{
+	struct space *space = &vm->space;
+	const struct region *region = whole_ram(space, base, bytes);
+	int err;
+
+	if (!region)
+		return ERR_INVAL;
+	spin_lock(&space->lock);
+	ept_reserve(&space->view, FAULT_RESERVE);
+	err = ept_unmap(&space->view, base, bytes);
+	spin_unlock(&space->lock);
+	/* Nobody may write through an old translation while, or after, the pages are cleared. */
+	ept_sync(&space->view, this_cpu()->index, cpu_count);
+	if (!err)
+		err = guest_zero(vm, base, bytes);
+	return err;
+}
+
+/* --- the door to guest memory --------------------------------------------------------------------
+ */
+
+/* Host pointer to as much of [at, at + len) as is contiguous; *len is shortened. NULL: not RAM. */
+static u8 *ram_pointer(struct vm *vm, gpa_t at, size_t *len)
+{
+	const struct region *region = space_find(&vm->space, at);
+	u64 offset, left;
+
+	if (!region || region->kind != REGION_RAM)
+		return NULL;
+	offset = at.v - region->base.v;
+	left = SIZE_2M - offset % SIZE_2M;
+	*len = MIN(*len, left);
+	return phys_to_ptr(ram_frame(region, at));
+}
+
+static bool all_ram(struct vm *vm, gpa_t from, size_t len)
+{
+	const struct region *region = space_find(&vm->space, from);
+
+	if (!len)
+		return true;
+	return region && region->kind == REGION_RAM &&
+	       len <= region->bytes - (from.v - region->base.v);
+}
+
+int guest_read(struct vm *vm, gpa_t from, void *to, size_t len)
+{
+	u8 *out = to;
+
+	if (!all_ram(vm, from, len))
+		return ERR_FAULT;
+	while (len) {
+		size_t n = len;
+		const u8 *p = ram_pointer(vm, from, &n);
+
+		memcpy(out, p, n);
+		out += n;
+		len -= n;
+		from = gpa_add(from, n);
+	}
+	return 0;
+}
+
+int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len)
+{
+	const u8 *in = from;
+
+	if (!all_ram(vm, to, len))
+		return ERR_FAULT;
+	while (len) {
+		size_t n = len;
+		u8 *p = ram_pointer(vm, to, &n);
+
+		memcpy(p, in, n);
+		in += n;
+		len -= n;
+		to = gpa_add(to, n);
+	}
+	return 0;
+}
+
+int guest_zero(struct vm *vm, gpa_t to, size_t len)
+{
+	if (!all_ram(vm, to, len))
+		return ERR_FAULT;
+	while (len) {
+		size_t n = len;
+		u8 *p = ram_pointer(vm, to, &n);
+
+		memset(p, 0, n);
+		len -= n;
+		to = gpa_add(to, n);
+	}
+	return 0;
+}
+
+int guest_cmpxchg(struct vm *vm, gpa_t at, unsigned int size, u64 old, u64 new)
+{
+	size_t len = size;
+	u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &len) : NULL;
+	bool done;
+
+	if (!p || len < size)
+		return ERR_FAULT;
+	switch (size) {
+	case 4: {
+		u32 expected = (u32)old;
+
+		done = __atomic_compare_exchange_n((u32 *)(void *)p, &expected, (u32) new, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+		break;
+	}
+	case 8:
+		done = __atomic_compare_exchange_n((u64 *)(void *)p, &old, new, false,
+						   __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
+		break;
+	default:
+		return ERR_FAULT;
+	}
+	return done ? 0 : ERR_BUSY;
+}
