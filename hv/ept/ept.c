@@ -431,6 +431,7 @@ static void harvest_set(struct walk *w, u64 *slot, unsigned int level, u64 at, u
 		return;
 	e = __atomic_fetch_and(slot, ~(EPTE_A | EPTE_D), __ATOMIC_RELAXED);
 	w->stale = true;
+	at = ALIGN_DOWN(at, ept_span(level));
 	leaf = describe(e, level, at);
 	w->fn(w->ctx, gpa(at), &leaf);
 }

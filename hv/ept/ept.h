@@ -113,8 +113,9 @@ int ept_lookup(struct ept_view *view, gpa_t at, struct ept_leaf *out);
 
 /*
  * Reads and clears the A and D flags of leaves in the range (ept_ad only: else ERR_NOSYS), calling
- * fn for each leaf with A or D set; `at` is the leaf's first address in the range. Bumps the
- * generation if it cleared anything. fn is called under the lock and must not use the view.
+ * fn for each leaf with A or D set. A leaf that lies in the range only in part counts as a whole:
+ * `at` and leaf->frame are its first addresses. Bumps the generation if it cleared anything. fn is
+ * called under the lock and must not use the view.
  */
 typedef void (*ept_harvest_fn)(void *ctx, gpa_t at, const struct ept_leaf *leaf);
 int ept_harvest(struct ept_view *view, gpa_t from, u64 bytes, ept_harvest_fn fn, void *ctx);
