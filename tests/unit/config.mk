@@ -1,0 +1,1 @@
+UNIT_config := boot/config.c boot/text.c hv/lib/features.c

@@ -1,0 +1,1 @@
+UNIT_elf := boot/elf.c boot/text.c

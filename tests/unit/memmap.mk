@@ -1,0 +1,1 @@
+UNIT_memmap := boot/memmap.c boot/paging.c
