@@ -34,8 +34,10 @@ _Static_assert(sizeof(struct elf_symbol) == 24, "ELF symbol layout");
 #define SHT_STRTAB 3
 #define STT_NOTYPE 0
 #define STT_FUNC   2
+#define SHF_EXEC   4
 
-static const u8 *file_symbols, *file_strings;
+static const u8 *file_symbols, *file_strings, *file_start;
+static struct elf_header file_header;
 static u64 symbol_count, string_bytes;
 
 static bool inside(u64 offset, u64 size, size_t bytes)
@@ -78,11 +80,19 @@ bool symbols_init(const void *elf, size_t bytes)
 	if (str.type != SHT_STRTAB || !inside(str.offset, str.size, bytes) || !str.size ||
 	    file[str.offset + str.size - 1])
 		return false;
+	file_start = file;
+	file_header = h;
 	file_symbols = file + sym.offset;
 	file_strings = file + str.offset;
 	string_bytes = str.size;
 	symbol_count = sym.size / sizeof(struct elf_symbol);
 	return true;
+}
+
+static bool in_code(u16 section)
+{
+	return section && section < file_header.shnum &&
+	       section_at(file_start, &file_header, section).flags & SHF_EXEC;
 }
 
 const char *symbols_find(u64 addr, u64 *offset)
@@ -98,10 +108,10 @@ const char *symbols_find(u64 addr, u64 *offset)
 		type = s.info & 0xf;
 		/* Labels of assembly code have no type and no size: the nearest one below counts,
 		 * unless a sized function says that it has ended. */
-		if ((type != STT_FUNC && type != STT_NOTYPE) || !s.shndx || s.shndx >= 0xff00 ||
-		    s.name >= string_bytes || !file_strings[s.name])
+		if ((type != STT_FUNC && type != STT_NOTYPE) || s.name >= string_bytes ||
+		    !file_strings[s.name])
 			continue;
-		if (s.value > addr || s.value < best)
+		if (s.value > addr || s.value < best || !in_code(s.shndx))
 			continue;
 		if (s.size && addr - s.value >= s.size)
 			continue;

@@ -57,29 +57,46 @@ static void print_address(const char *what, u64 addr)
 		log_error("%s %016lx", what, addr);
 }
 
-static bool is_text(u64 addr)
+/* The return address that the frame at rbp holds, or 0. Nothing is read but mapped parts of stacks,
+ * and nothing is believed that does not point into the text. */
+static u64 return_address(u64 rbp)
 {
-	return addr >= (u64)(uintptr_t)__image_start && addr < (u64)(uintptr_t)__text_end;
+	const u64 *frame = (const u64 *)(uintptr_t)rbp;
+	u64 to;
+
+	if (!IS_ALIGNED(rbp, 8) || !paging_is_stack(rbp) || !paging_is_stack(rbp + 15))
+		return 0;
+	to = frame[1];
+	return to >= (u64)(uintptr_t)__image_start && to < (u64)(uintptr_t)__text_end ? to : 0;
 }
 
-/* Frame pointers: each frame holds the caller's RBP and the return address. Nothing is read that
- * is not a mapped part of a stack. */
+/* Frame pointers: each frame holds the caller's RBP and the return address. */
 static void backtrace(u64 rbp)
 {
+	u64 last = 0, to;
+
 	log_error("call trace:");
 	for (unsigned int i = 0; i < BACKTRACE_DEPTH; i++) {
-		const u64 *frame = (const u64 *)(uintptr_t)rbp;
+		u64 next, repeated = 0;
 
-		if (!IS_ALIGNED(rbp, 8) || !paging_is_stack(rbp) || !paging_is_stack(rbp + 15))
-			break;
-		if (!is_text(frame[1]))
-			break;
-		/* A return address may be the first byte of the next function, where the call
-		 * was the last thing that a noreturn caller did. */
-		print_address("  from", frame[1] - 1);
-		if (frame[0] <= rbp)
-			break;
-		rbp = frame[0];
+		while ((to = return_address(rbp)) && to == last) {
+			next = *(const u64 *)(uintptr_t)rbp;
+			if (next <= rbp)
+				return;
+			rbp = next;
+			repeated++;
+		}
+		if (repeated)
+			log_error("  (the last one %lu times more)", repeated);
+		if (!to)
+			return;
+		/* The byte before: a call may be the last thing that a noreturn caller did. */
+		print_address("  from", to - 1);
+		last = to;
+		next = *(const u64 *)(uintptr_t)rbp;
+		if (next <= rbp)
+			return;
+		rbp = next;
 	}
 }
 
@@ -145,11 +162,11 @@ static void report_machine_check(void)
 
 static void report_page_fault(const struct exception_frame *f, u64 address)
 {
-	log_error("%s of %s page at %016lx%s%s",
-		  f->error & PF_I   ? "fetch from"
-		  : f->error & PF_W ? "write to"
-				    : "read of",
-		  f->error & PF_P ? "a protected" : "an unmapped", address,
+	log_error("%s at %016lx, %s page%s%s",
+		  f->error & PF_I   ? "fetch"
+		  : f->error & PF_W ? "write"
+				    : "read",
+		  address, f->error & PF_P ? "a protected" : "an unmapped",
 		  f->error & PF_RSVD ? ", reserved bit set in a table" : "",
 		  paging_is_guard(address) ? ": guard page, a stack has overflowed" : "");
 }
