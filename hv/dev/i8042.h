@@ -1,16 +1,16 @@
 /*
  * The keyboard controller (i8042) without keyboard and mouse, port 0x92 and the reset control
- * register 0xcf9. A20 is a bit that reads back; the address line itself is always on. Plain data; the
- * caller locks.
+ * register 0xcf9. A20 is a bit that reads back; the address line itself is always on. Plain data;
+ * the caller locks.
  */
 #pragma once
 
 #include "lib/types.h"
 
 struct i8042 {
-	u8 status;    /* bits OBF, SYS, CMD and time-out */
-	u8 command;   /* whose data byte is awaited, 0 = none */
-	u8 out;	      /* output buffer */
+	u8 status;	/* bits OBF, SYS, CMD and time-out */
+	u8 command;	/* whose data byte is awaited, 0 = none */
+	u8 out;		/* output buffer */
 	u8 output_port; /* bit 0 reset line (1 = run), bit 1 A20 */
 	u8 cf9;
 	u8 ram[32]; /* ram[0] is the command byte */

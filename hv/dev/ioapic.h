@@ -1,7 +1,7 @@
 /*
- * An I/O APIC with 24 pins (Intel 82093AA data sheet; EOI register and version 0x20 as in later chip
- * sets). Polarity is stored and not acted upon: lines here carry "asserted", not a voltage. Plain
- * data; the caller locks.
+ * An I/O APIC with 24 pins (Intel 82093AA data sheet; EOI register and version 0x20 as in later
+ * chip sets). Polarity is stored and not acted upon: lines here carry "asserted", not a voltage.
+ * Plain data; the caller locks.
  */
 #pragma once
 
@@ -20,7 +20,8 @@
 
 struct ioapic {
 	u64 redir[IOAPIC_PINS];
-	u64 level_vectors[4]; /* bitmap: vectors of unmasked or in-service level entries; atomic words */
+	u64 level_vectors[4]; /* bitmap: vectors of unmasked or in-service level entries; atomic
+				 words */
 	u32 lines;	      /* asserted pins */
 	u32 id;
 	u8 select;

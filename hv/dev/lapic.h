@@ -52,12 +52,12 @@ enum lapic_reg {
 	LAPIC_SELF_IPI = 0x3f0,
 };
 
-#define LAPIC_SVR_ENABLE	BIT(8)
-#define LAPIC_SVR_EOI_SUPPRESS	BIT(12)
-#define LAPIC_LVT_MASKED	BIT(16)
-#define LAPIC_ESR_SEND_VECTOR	BIT(5)
-#define LAPIC_ESR_RECV_VECTOR	BIT(6)
-#define LAPIC_ESR_ILLEGAL_REG	BIT(7)
+#define LAPIC_SVR_ENABLE       BIT(8)
+#define LAPIC_SVR_EOI_SUPPRESS BIT(12)
+#define LAPIC_LVT_MASKED       BIT(16)
+#define LAPIC_ESR_SEND_VECTOR  BIT(5)
+#define LAPIC_ESR_RECV_VECTOR  BIT(6)
+#define LAPIC_ESR_ILLEGAL_REG  BIT(7)
 
 /* Delivery modes: ICR, LVT and IOAPIC entries, bits 10:8. */
 enum lapic_delivery {
@@ -70,7 +70,12 @@ enum lapic_delivery {
 	LAPIC_DM_EXTINT = 7,
 };
 
-enum lapic_shorthand { LAPIC_SH_NONE, LAPIC_SH_SELF, LAPIC_SH_ALL, LAPIC_SH_OTHERS };
+enum lapic_shorthand {
+	LAPIC_SH_NONE,
+	LAPIC_SH_SELF,
+	LAPIC_SH_ALL,
+	LAPIC_SH_OTHERS
+};
 
 struct lapic {
 	u8 *regs;	   /* the page; 4 KiB, owned by the vCPU */
@@ -81,16 +86,22 @@ struct lapic {
 	u64 last_fire;	   /* host TSC of the last periodic interrupt */
 	u64 tsc_deadline;  /* IA32_TSC_DEADLINE: guest TSC, 0 = disarmed */
 	u32 id;
-	u32 svr;       /* acted upon; the page's copy may be the guest's newer, raw one */
-	u32 lvt_timer; /* the same */
-	u32 divide;    /* the same */
-	u32 esr;       /* errors since the last write to ESR */
+	u32 svr;		 /* acted upon; the page's copy may be the guest's newer, raw one */
+	u32 lvt_timer;		 /* the same */
+	u32 divide;		 /* the same */
+	u32 esr;		 /* errors since the last write to ESR; atomic */
+	u8 irr_words, isr_words; /* bit per 32-bit word of IRR, ISR that is not 0 */
+	u8 hardware_words;	 /* 0xff: the processor may set bits behind our back */
 	bool x2apic_offered;
 	bool lint0; /* level of the pin as last seen */
 };
 
-/* Power-up state: enabled xAPIC, software-disabled. `regs` is zeroed by this. */
-void lapic_create(struct lapic *l, u8 *regs, struct vcpu *vcpu, u32 id, bool bsp, bool x2apic);
+/*
+ * Power-up state: enabled xAPIC, software-disabled. `regs` is zeroed by this. hardware: the
+ * processor may deliver interrupts from the page by itself.
+ */
+void lapic_create(struct lapic *l, u8 *regs, struct vcpu *vcpu, u32 id, bool bsp, bool x2apic,
+		  bool hardware);
 /* INIT (SDM 11.4.7.3): everything but the ID and APIC_BASE. */
 void lapic_init(struct lapic *l);
 /* What a PC's firmware leaves on the boot processor: enabled, LINT0 = ExtINT, LINT1 = NMI. */
@@ -113,6 +124,8 @@ bool lapic_msr_write(struct lapic *l, u32 msr, u64 value);
 void lapic_set_irr(struct lapic *l, u8 vector, bool level);
 /* Any CPU, before posting: records the trigger mode in TMR. */
 void lapic_set_trigger(struct lapic *l, u8 vector, bool level);
+/* Any CPU: sets bits of ESR; returns the vector that LVT error asks for, or -1. */
+int lapic_record_error(struct lapic *l, u32 bit);
 /* Moves posted vectors (bits of pir) to IRR. */
 void lapic_merge(struct lapic *l, unsigned int word, u64 bits);
 

@@ -1,7 +1,7 @@
 /*
- * PCI configuration mechanism #1 in front of an empty bus (PCI Local Bus Specification 3.0, 3.2.2.3):
- * CONFIG_ADDRESS reads back what a 32-bit access wrote, CONFIG_DATA reads all ones. Plain data; the
- * caller locks.
+ * PCI configuration mechanism #1 in front of an empty bus (PCI Local Bus
+ * Specification 3.0, 3.2.2.3): CONFIG_ADDRESS reads back what a 32-bit access wrote, CONFIG_DATA
+ * reads all ones. Plain data; the caller locks.
  */
 #pragma once
 

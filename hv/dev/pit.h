@@ -24,16 +24,16 @@ struct pit_channel {
 	u8 low;	     /* first byte of a two-byte write */
 	u8 latched;  /* bytes of `latch` still to be read */
 	bool bcd, gate;
-	bool running;	      /* counting */
-	bool armed;	      /* a count has been loaded since the mode was set */
+	bool next_low; /* mode 3: at next_at the low half begins */
+	bool running;  /* counting */
+	bool armed;    /* a count has been loaded since the mode was set */
 	bool status_latched;
 	bool write_high, read_high; /* the second byte is next */
 };
 
 struct pit {
 	struct pit_channel channel[3];
-	u64 irq_next; /* clock of channel 0's next rising output edge, PIT_NEVER = none */
-	u64 irq_last; /* clock of the last one that was reported */
+	u64 irq_next; /* clock of channel 0's next rising edge of OUT, PIT_NEVER = none */
 	u8 port61;    /* bits 3:0 as written */
 };
 

@@ -14,7 +14,7 @@
 
 struct rtc {
 	u8 cmos[128];
-	u8 index; /* port 0x70, bit 7: NMI masked */
+	u8 index;    /* port 0x70, bit 7: NMI masked */
 	s64 seconds; /* time at clock `base`, seconds since 1970-01-01 */
 	u64 base;
 	u64 seen; /* flags of register C are right up to this clock */
