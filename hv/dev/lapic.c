@@ -1,8 +1,8 @@
 /* The local APIC: see lapic.h. Section numbers are of the SDM, volume 3A. */
 #include "dev/lapic.h"
+#include "dev/lapic_timer.h"
 #include "lib/string.h"
 #include "x86/regs.h"
-#include "x86/tsc.h"
 
 /* Who may do what with a register. */
 #define XR  BIT(0) /* read in xAPIC mode */
@@ -53,11 +53,6 @@ enum timer_mode {
 static u32 *reg_ptr(struct lapic *l, u32 offset)
 {
 	return (u32 *)(void *)(l->regs + offset);
-}
-
-static void reg_set(struct lapic *l, u32 offset, u32 value)
-{
-	__atomic_store_n(reg_ptr(l, offset), value, __ATOMIC_RELAXED);
 }
 
 static bool x2apic(const struct lapic *l)
@@ -166,7 +161,7 @@ static u32 update_ppr(struct lapic *l)
 	u32 service = isr < 0 ? 0 : (u32)isr & 0xf0;
 	u32 ppr = (tpr & 0xf0) >= service ? tpr : service;
 
-	reg_set(l, LAPIC_PPR, ppr);
+	lapic_reg_set(l, LAPIC_PPR, ppr);
 	return ppr;
 }
 
@@ -195,7 +190,7 @@ int lapic_accept(struct lapic *l)
 	irr_clear(l, (u8)vector);
 	isr_set(l, (u8)vector);
 	/* Nothing that stays in IRR has a higher class: the new vector alone decides PPR. */
-	reg_set(l, LAPIC_PPR, (u32)vector & 0xf0);
+	lapic_reg_set(l, LAPIC_PPR, (u32)vector & 0xf0);
 	return vector;
 }
 
@@ -269,121 +264,6 @@ bool lapic_lint0(struct lapic *l, bool level)
 	return false;
 }
 
-/* --- timer (11.5.4) ------------------------------------------------------------------------- */
-
-static enum timer_mode timer_mode(const struct lapic *l)
-{
-	return (enum timer_mode)(l->lvt_timer >> 17 & 3);
-}
-
-static unsigned int timer_shift(const struct lapic *l)
-{
-	return ((l->divide & 3) + (l->divide >> 1 & 4) + 1) & 7;
-}
-
-static u64 timer_deadline(const struct lapic *l)
-{
-	/* A masked expiry has no effect that could not be computed later. */
-	if (l->lvt_timer & LAPIC_LVT_MASKED)
-		return LAPIC_NEVER;
-	if (l->expiry != LAPIC_NEVER && timer_mode(l) == TIMER_PERIODIC && l->last_fire)
-		return MAX(l->expiry, l->last_fire + tsc_from_us(LAPIC_MIN_PERIOD_US));
-	return l->expiry;
-}
-
-/* Brings the timer up to date: whatever expired by `now` has fired. */
-static void timer_sync(struct lapic *l, u64 now)
-{
-	if (now < l->expiry || l->expiry == LAPIC_NEVER)
-		return;
-	if (timer_mode(l) == TIMER_PERIODIC) {
-		l->expiry += ((now - l->expiry) / l->period + 1) * l->period;
-		l->last_fire = now;
-	} else {
-		l->expiry = LAPIC_NEVER;
-		l->tsc_deadline = 0;
-	}
-	if (!(l->lvt_timer & LAPIC_LVT_MASKED))
-		lapic_set_irr(l, (u8)l->lvt_timer, false);
-}
-
-static void timer_stop(struct lapic *l)
-{
-	l->expiry = LAPIC_NEVER;
-	l->tsc_deadline = 0;
-	l->last_fire = 0;
-}
-
-static u32 timer_count(struct lapic *l, u64 now)
-{
-	unsigned int shift = timer_shift(l);
-
-	timer_sync(l, now);
-	if (l->expiry == LAPIC_NEVER || timer_mode(l) == TIMER_DEADLINE)
-		return 0;
-	return (u32)((l->expiry - now + BIT64(shift) - 1) >> shift);
-}
-
-static void timer_start(struct lapic *l, u32 count, u64 now)
-{
-	reg_set(l, LAPIC_TIMER_INITIAL, count);
-	if (timer_mode(l) == TIMER_DEADLINE)
-		return;
-	timer_stop(l);
-	if (count && timer_mode(l) != TIMER_RESERVED) {
-		l->period = (u64)count << timer_shift(l);
-		l->expiry = now + l->period;
-	}
-	lapic_timer_changed(l, timer_deadline(l));
-}
-
-static void timer_set_divide(struct lapic *l, u32 value, u64 now)
-{
-	u32 left = timer_count(l, now);
-
-	l->divide = value & 0xb;
-	reg_set(l, LAPIC_TIMER_DIVIDE, l->divide);
-	if (l->expiry != LAPIC_NEVER && timer_mode(l) != TIMER_DEADLINE) {
-		l->expiry = now + ((u64)left << timer_shift(l));
-		l->period = (u64)lapic_reg(l, LAPIC_TIMER_INITIAL) << timer_shift(l);
-		lapic_timer_changed(l, timer_deadline(l));
-	}
-}
-
-static void timer_set_lvt(struct lapic *l, u32 lvt, u64 now)
-{
-	enum timer_mode old = timer_mode(l);
-	bool armed = l->expiry != LAPIC_NEVER;
-
-	timer_sync(l, now);
-	l->lvt_timer = lvt;
-	reg_set(l, LAPIC_LVT_TIMER, lvt);
-	if (timer_mode(l) != old && (old == TIMER_DEADLINE || timer_mode(l) >= TIMER_DEADLINE))
-		timer_stop(l);
-	if (armed)
-		lapic_timer_changed(l, timer_deadline(l));
-}
-
-static void timer_arm_deadline(struct lapic *l)
-{
-	l->expiry = l->tsc_deadline ? lapic_clock_at(l, l->tsc_deadline) : LAPIC_NEVER;
-	timer_sync(l, lapic_clock(l));
-	lapic_timer_changed(l, timer_deadline(l));
-}
-
-u64 lapic_timer(struct lapic *l, u64 now)
-{
-	if (now >= timer_deadline(l))
-		timer_sync(l, now);
-	return timer_deadline(l);
-}
-
-void lapic_tsc_changed(struct lapic *l)
-{
-	if (timer_mode(l) == TIMER_DEADLINE && l->tsc_deadline)
-		timer_arm_deadline(l);
-}
-
 /* --- interrupt command register (11.6) ------------------------------------------------------ */
 
 static void send_ipi(struct lapic *l, u32 icr, u32 dest)
@@ -453,14 +333,14 @@ bool lapic_takes_fixed(const struct lapic *l)
 static void mask_lvts(struct lapic *l)
 {
 	for (u32 r = LAPIC_LVT_THERMAL; r <= LAPIC_LVT_ERROR; r += 0x10)
-		reg_set(l, r, lapic_reg(l, r) | LAPIC_LVT_MASKED);
-	timer_set_lvt(l, l->lvt_timer | LAPIC_LVT_MASKED, lapic_clock(l));
+		lapic_reg_set(l, r, lapic_reg(l, r) | LAPIC_LVT_MASKED);
+	lapic_timer_set_lvt(l, l->lvt_timer | LAPIC_LVT_MASKED, lapic_clock(l));
 }
 
 static void write_svr(struct lapic *l, u32 value)
 {
 	__atomic_store_n(&l->svr, value, __ATOMIC_RELAXED);
-	reg_set(l, LAPIC_SVR, value);
+	lapic_reg_set(l, LAPIC_SVR, value);
 	if (!(value & LAPIC_SVR_ENABLE))
 		mask_lvts(l);
 }
@@ -470,9 +350,9 @@ static void write_lvt(struct lapic *l, u32 offset, u32 value)
 	if (!(l->svr & LAPIC_SVR_ENABLE))
 		value |= LAPIC_LVT_MASKED;
 	if (offset == LAPIC_LVT_TIMER)
-		timer_set_lvt(l, value, lapic_clock(l));
+		lapic_timer_set_lvt(l, value, lapic_clock(l));
 	else
-		reg_set(l, offset, value);
+		lapic_reg_set(l, offset, value);
 	if (offset == LAPIC_LVT_LINT0)
 		lapic_changed(l); /* an ExtINT may have been let in */
 }
@@ -483,27 +363,27 @@ static void reg_write(struct lapic *l, u32 offset, u32 value)
 	value &= reg_rules[offset >> 4].writable;
 	switch (offset) {
 	case LAPIC_ID:
-		reg_set(l, offset, l->id << 24);
+		lapic_reg_set(l, offset, l->id << 24);
 		break;
 	case LAPIC_TPR:
-		reg_set(l, offset, value);
+		lapic_reg_set(l, offset, value);
 		lapic_changed(l);
 		break;
 	case LAPIC_EOI:
-		reg_set(l, offset, 0);
+		lapic_reg_set(l, offset, 0);
 		lapic_eoi(l);
 		break;
 	case LAPIC_DFR:
-		reg_set(l, offset, value | 0x0fffffff);
+		lapic_reg_set(l, offset, value | 0x0fffffff);
 		break;
 	case LAPIC_SVR:
 		write_svr(l, value);
 		break;
 	case LAPIC_ESR:
-		reg_set(l, offset, __atomic_exchange_n(&l->esr, 0, __ATOMIC_RELAXED));
+		lapic_reg_set(l, offset, __atomic_exchange_n(&l->esr, 0, __ATOMIC_RELAXED));
 		break;
 	case LAPIC_ICR:
-		reg_set(l, offset, value);
+		lapic_reg_set(l, offset, value);
 		value = lapic_reg(l, LAPIC_ICR_HIGH) >> 24;
 		send_ipi(l, lapic_reg(l, LAPIC_ICR), value == 0xff ? ~0u : value);
 		break;
@@ -511,17 +391,17 @@ static void reg_write(struct lapic *l, u32 offset, u32 value)
 		write_lvt(l, offset, value);
 		break;
 	case LAPIC_TIMER_INITIAL:
-		timer_start(l, value, lapic_clock(l));
+		lapic_timer_start(l, value, lapic_clock(l));
 		break;
 	case LAPIC_TIMER_DIVIDE:
-		timer_set_divide(l, value, lapic_clock(l));
+		lapic_timer_set_divide(l, value, lapic_clock(l));
 		break;
 	case LAPIC_SELF_IPI:
-		reg_set(l, offset, 0);
+		lapic_reg_set(l, offset, 0);
 		send_ipi(l, LAPIC_SH_SELF << 18 | value, 0);
 		break;
 	default:
-		reg_set(l, offset, value);
+		lapic_reg_set(l, offset, value);
 		break;
 	}
 }
@@ -546,7 +426,7 @@ static u32 reg_read(struct lapic *l, u32 offset)
 	case LAPIC_PPR:
 		return update_ppr(l);
 	case LAPIC_TIMER_CURRENT:
-		return timer_count(l, lapic_clock(l));
+		return lapic_timer_count(l, lapic_clock(l));
 	default:
 		return lapic_reg(l, offset);
 	}
@@ -605,13 +485,13 @@ void lapic_written(struct lapic *l, u32 offset)
 static void set_mode_registers(struct lapic *l)
 {
 	if (x2apic(l)) {
-		reg_set(l, LAPIC_ID, l->id);
-		reg_set(l, LAPIC_LDR, l->id >> 4 << 16 | BIT(l->id & 15));
-		reg_set(l, LAPIC_ICR_HIGH, 0);
+		lapic_reg_set(l, LAPIC_ID, l->id);
+		lapic_reg_set(l, LAPIC_LDR, l->id >> 4 << 16 | BIT(l->id & 15));
+		lapic_reg_set(l, LAPIC_ICR_HIGH, 0);
 	} else {
-		reg_set(l, LAPIC_ID, l->id << 24);
+		lapic_reg_set(l, LAPIC_ID, l->id << 24);
 	}
-	reg_set(l, LAPIC_ICR + 4, 0);
+	lapic_reg_set(l, LAPIC_ICR + 4, 0);
 }
 
 static bool write_base(struct lapic *l, u64 value)
@@ -637,15 +517,6 @@ static bool write_base(struct lapic *l, u64 value)
 	return true;
 }
 
-static bool write_deadline(struct lapic *l, u64 value)
-{
-	if (timer_mode(l) != TIMER_DEADLINE)
-		return true;
-	l->tsc_deadline = value;
-	timer_arm_deadline(l);
-	return true;
-}
-
 bool lapic_msr_read(struct lapic *l, u32 msr, u64 *value)
 {
 	u32 offset = (msr - MSR_X2APIC_FIRST) << 4;
@@ -655,9 +526,7 @@ bool lapic_msr_read(struct lapic *l, u32 msr, u64 *value)
 		return true;
 	}
 	if (msr == MSR_TSC_DEADLINE) {
-		if (l->expiry != LAPIC_NEVER)
-			timer_sync(l, lapic_clock(l));
-		*value = l->tsc_deadline;
+		*value = lapic_timer_get_deadline(l);
 		return true;
 	}
 	if (msr < MSR_X2APIC_FIRST || !x2apic(l) || !(access_rights(offset) & R2))
@@ -673,7 +542,7 @@ bool lapic_msr_write(struct lapic *l, u32 msr, u64 value)
 	u32 offset = (msr - MSR_X2APIC_FIRST) << 4;
 
 	if (msr == MSR_TSC_DEADLINE)
-		return write_deadline(l, value);
+		return lapic_timer_set_deadline(l, value), true;
 	if (msr == MSR_APIC_BASE)
 		return write_base(l, value);
 	if (msr < MSR_X2APIC_FIRST || !x2apic(l) || !(access_rights(offset) & W2))
@@ -681,8 +550,8 @@ bool lapic_msr_write(struct lapic *l, u32 msr, u64 value)
 	if (offset == LAPIC_ICR) {
 		if ((u32)value & ~reg_rules[LAPIC_ICR >> 4].writable)
 			return false;
-		reg_set(l, LAPIC_ICR, (u32)value);
-		reg_set(l, LAPIC_ICR + 4, (u32)(value >> 32)); /* where the processor looks */
+		lapic_reg_set(l, LAPIC_ICR, (u32)value);
+		lapic_reg_set(l, LAPIC_ICR + 4, (u32)(value >> 32)); /* where the processor looks */
 		send_ipi(l, (u32)value, (u32)(value >> 32));
 		return true;
 	}
@@ -697,18 +566,18 @@ bool lapic_msr_write(struct lapic *l, u32 msr, u64 value)
 void lapic_init(struct lapic *l)
 {
 	memset(l->regs, 0, PAGE_SIZE);
-	timer_stop(l);
+	lapic_timer_stop(l);
 	l->lvt_timer = LAPIC_LVT_MASKED;
 	l->divide = 0;
 	l->esr = 0;
 	l->irr_words = l->isr_words = 0;
 	l->lint0 = false;
 	__atomic_store_n(&l->svr, 0xff, __ATOMIC_RELAXED);
-	reg_set(l, LAPIC_VERSION, VERSION);
-	reg_set(l, LAPIC_DFR, 0xffffffff);
-	reg_set(l, LAPIC_SVR, l->svr);
+	lapic_reg_set(l, LAPIC_VERSION, VERSION);
+	lapic_reg_set(l, LAPIC_DFR, 0xffffffff);
+	lapic_reg_set(l, LAPIC_SVR, l->svr);
 	for (u32 r = LAPIC_LVT_TIMER; r <= LAPIC_LVT_ERROR; r += 0x10)
-		reg_set(l, r, LAPIC_LVT_MASKED);
+		lapic_reg_set(l, r, LAPIC_LVT_MASKED);
 	set_mode_registers(l);
 	lapic_timer_changed(l, LAPIC_NEVER);
 	lapic_changed(l);

@@ -158,6 +158,12 @@ static inline bool lapic_x2apic(const struct lapic *l)
 {
 	return __atomic_load_n(&l->base, __ATOMIC_RELAXED) & BIT64(10);
 }
+
+/* The page, in words: other CPUs read it too. */
+static inline void lapic_reg_set(struct lapic *l, u32 offset, u32 value)
+{
+	__atomic_store_n((u32 *)(void *)(l->regs + offset), value, __ATOMIC_RELAXED);
+}
 static inline u32 lapic_reg(const struct lapic *l, u32 offset)
 {
 	return __atomic_load_n((const u32 *)(const void *)(l->regs + offset), __ATOMIC_RELAXED);

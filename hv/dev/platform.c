@@ -201,7 +201,13 @@ u64 lapic_clock(const struct lapic *l)
 
 u64 lapic_clock_at(const struct lapic *l, u64 guest)
 {
-	return vcpu_tsc_to_host(l->vcpu, guest);
+	u64 now = rdtsc(), at;
+
+	/* Compared in guest time first: an offset must not wrap the far future into the past. */
+	if (guest <= vcpu_tsc(l->vcpu))
+		return now;
+	at = vcpu_tsc_to_host(l->vcpu, guest);
+	return at < now ? LAPIC_NEVER : at;
 }
 
 /* --- lines and clocks of the shared devices --------------------------------------------------- */
