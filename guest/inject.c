@@ -197,8 +197,8 @@ static void test_fresh_nmi(void)
 }
 
 /*
- * The upper part of the IDT on a fresh page: gates read as zero, an invalid type, so each event turns
- * into #GP through the lower part; the error code says whether it was INT n (EXT clear).
+ * The upper part of the IDT on a fresh page: gates read as zero, an invalid type, so each event
+ * turns into #GP through the lower part; the error code says whether it was INT n (EXT clear).
  */
 static void test_fresh_idt(void)
 {
