@@ -88,8 +88,9 @@ static void start_log(void)
 
 static void report_cpu(void)
 {
-	char brand[49] = "";
-	u32 r[12];
+	char brand[49] = "unnamed CPU";
+	u32 id = cpuid(1, 0).eax, family = id >> 8 & 0xf, model = id >> 4 & 0xf, r[12];
+	u64 cr4 = read_cr4();
 
 	if (cpuid(0x80000000, 0).eax >= 0x80000004) {
 		for (u32 i = 0; i < 3; i++) {
@@ -99,8 +100,15 @@ static void report_cpu(void)
 		}
 		memcpy(brand, r, sizeof(r));
 	}
-	log_info("%s, family/model/stepping %x, %s", brand[0] ? brand : "unnamed CPU",
-		 cpuid(1, 0).eax, apic_describe());
+	/* SDM 2A, CPUID leaf 1: the extended parts count for these families only. */
+	if (family == 6 || family == 15)
+		model |= id >> 12 & 0xf0;
+	if (family == 15)
+		family += id >> 20 & 0xff;
+	log_info("%s (family %u model %u stepping %u)", brand, family, model, id & 0xf);
+	log_info("%s%s%s, %s, extended state 0x%lx", apic_describe(),
+		 cr4 & CR4_SMEP ? ", SMEP" : "", cr4 & CR4_SMAP ? ", SMAP" : "",
+		 xsave_is_compact() ? "XSAVES" : "XSAVE", xsave_features());
 }
 
 static void report_memory(void)

@@ -52,9 +52,8 @@ void log_print(enum log_level level, const char *fmt, ...)
 	if (level > __atomic_load_n(&log_limit, __ATOMIC_RELAXED))
 		return;
 	us = log_clock_us();
-	len = (size_t)str_print(line, sizeof(line), "[%5llu.%06llu cpu%u] %s",
-				(unsigned long long)(us / 1000000),
-				(unsigned long long)(us % 1000000), log_cpu(), marks[level]);
+	len = (size_t)str_print(line, sizeof(line), "[%5lu.%06lu cpu%u] %s", (us / 1000000),
+				(us % 1000000), log_cpu(), marks[level]);
 	va_start(ap, fmt);
 	str_vprint(line + len, sizeof(line) - len, fmt, ap);
 	va_end(ap);

@@ -13,7 +13,12 @@
 
 #include "lib/types.h"
 
-enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+enum log_level {
+	LOG_ERROR,
+	LOG_WARN,
+	LOG_INFO,
+	LOG_DEBUG
+};
 
 #define LOG_RING_BYTES (64 * 1024)
 
@@ -43,6 +48,7 @@ size_t log_ring_tail(char *buf, size_t len);
 /* From a panic: take the lock away from whoever holds it, so that the report comes out. */
 void log_break_lock(void);
 
-/* snprintf(3) without floating point (stb_sprintf); always terminates; returns the wanted length. */
+/* snprintf(3) without floating point (stb_sprintf); always terminates; returns the wanted length.
+ */
 int str_print(char *buf, size_t size, const char *fmt, ...) __format(3, 4);
 int str_vprint(char *buf, size_t size, const char *fmt, va_list ap);

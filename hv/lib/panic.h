@@ -1,7 +1,7 @@
 /*
  * panic: the end of the hypervisor, for our own bugs and broken hardware alone; never for what a
- * guest did. Prints the message, a symbolised backtrace and the tail of the log to every sink, stops
- * the other CPUs (NMI) and ends with status 70.
+ * guest did. Prints the message, a symbolised backtrace and the tail of the log to every sink,
+ * stops the other CPUs (NMI) and ends with status 70.
  */
 #pragma once
 
@@ -9,8 +9,8 @@
 
 __noreturn void panic(const char *fmt, ...) __format(1, 2);
 
-#define ASSERT(cond)                                                                               \
-	do {                                                                                       \
-		if (unlikely(!(cond)))                                                             \
-			panic("%s:%d: assertion failed: %s", __FILE__, __LINE__, #cond);           \
+#define ASSERT(cond)                                                                     \
+	do {                                                                             \
+		if (unlikely(!(cond)))                                                   \
+			panic("%s:%d: assertion failed: %s", __FILE__, __LINE__, #cond); \
 	} while (0)

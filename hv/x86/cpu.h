@@ -22,7 +22,7 @@ struct cpu {
 	struct cpu *self; /* GS:0 */
 	u32 index;	  /* 0 = boot processor, dense */
 	u32 apic_id;
-	u8 *stack_top; /* hypervisor stack, guard page below */
+	u8 *stack_top;			  /* hypervisor stack, guard page below */
 	u64 tss_base, gdt_base, idt_base; /* for the VMCS host state */
 	u32 online;			  /* atomic */
 	u64 kicks;			  /* external-interrupt arrivals, statistics */

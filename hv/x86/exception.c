@@ -50,7 +50,7 @@ static bool fixed_up(struct exception_frame *frame)
 {
 	if (frame->vector != VEC_GP && frame->vector != VEC_UD)
 		return false;
-	for (const struct fixup *f = __fixup_start; f < __fixup_end; f++)
+	for (const struct fixup *f = __fixup_start; (uintptr_t)f < (uintptr_t)__fixup_end; f++)
 		if (f->rip == frame->rip) {
 			frame->rip = f->to;
 			return true;

@@ -32,7 +32,7 @@ static u8 wanted[MAX_ROWS][MAX_COLUMNS], shown[MAX_ROWS][MAX_COLUMNS];
 static bool font_open(void)
 {
 	const u8 *f = _binary_font_psf_start;
-	size_t bytes = (size_t)(_binary_font_psf_end - _binary_font_psf_start);
+	size_t bytes = label_span(_binary_font_psf_start, _binary_font_psf_end);
 	u32 h[8];
 
 	if (bytes >= 4 && f[0] == 0x36 && f[1] == 0x04) {
@@ -52,7 +52,7 @@ static bool font_open(void)
 		return false;
 	}
 	return font_height && glyph_bytes >= font_height && glyph_count >= 128 &&
-	       (u64)glyph_count * glyph_bytes <= (u64)(_binary_font_psf_end - glyphs);
+	       (u64)glyph_count * glyph_bytes <= label_span(glyphs, _binary_font_psf_end);
 }
 
 static u32 colour(u32 rgb)
@@ -150,7 +150,7 @@ void fbcon_panic(void)
 	static const char title[] = " Umbra has stopped because of an error of its own. "
 				    "The end of its log:";
 	size_t len, start, line;
-	u32 need = 2;
+	u32 need = 5; /* title, empty line, and what machine_end() adds */
 
 	if (!pixels)
 		return;

@@ -116,7 +116,8 @@ static bool is_memory(u32 type)
 /* RAM without the image's text and read-only data: those have no writable alias. */
 static void map_ram(u64 base, u64 end)
 {
-	u64 hole = image_phys, hole_end = image_phys + (u64)(__ro_after_init_end - __image_start);
+	u64 hole = image_phys,
+	    hole_end = image_phys + label_span(__image_start, __ro_after_init_end);
 
 	if (base < hole_end && end > hole) {
 		if (base < hole)
@@ -145,13 +146,13 @@ static void map_memory(const struct boot_info *boot)
 
 static void map_image(const u8 *from, const u8 *to, u64 flags)
 {
-	map((u64)(uintptr_t)from, image_to_phys(from).v, (u64)(to - from), PTE_LEAF | flags);
+	map((u64)(uintptr_t)from, image_to_phys(from).v, label_span(from, to), PTE_LEAF | flags);
 }
 
 void paging_init(const struct boot_info *boot)
 {
 	if (boot->image_virt != (u64)(uintptr_t)__image_start ||
-	    boot->image_bytes < (u64)(__image_end - __image_start))
+	    boot->image_bytes < label_span(__image_start, __image_end))
 		panic("boot_info describes another image: at 0x%lx, 0x%lx bytes", boot->image_virt,
 		      boot->image_bytes);
 	image_phys = boot->image_base;

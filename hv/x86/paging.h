@@ -58,3 +58,9 @@ bool paging_is_guard(u64 addr);
 
 /* The physical address of something in the image (not in the direct map, not on a stack). */
 hpa_t image_to_phys(const void *p);
+
+/* Bytes between two labels that the linker placed. */
+static inline u64 label_span(const void *from, const void *to)
+{
+	return (u64)(uintptr_t)to - (u64)(uintptr_t)from;
+}

@@ -19,6 +19,7 @@ extern u8 trampoline_to32[], trampoline_to64[], trampoline_gdt[];
 struct cpu *ap_cpu;
 u8 *ap_stack;
 u64 ap_cr3;
+static u64 ap_tsc; /* its TSC, just before it came online */
 
 __noreturn void ap_main(struct cpu *c);
 
@@ -34,7 +35,7 @@ static void patch(u8 *copy, const u8 *label, u64 value)
 {
 	u32 v = (u32)value;
 
-	memcpy(copy + (label - trampoline_start), &v, sizeof(v));
+	memcpy(copy + label_span(trampoline_start, label), &v, sizeof(v));
 }
 
 static bool prepare_trampoline(const struct boot_info *boot)
@@ -47,10 +48,10 @@ static bool prepare_trampoline(const struct boot_info *boot)
 		return false;
 	}
 	copy = paging_map_mmio(hpa(page), PAGE_SIZE, PAGING_WB);
-	memcpy(copy, trampoline_start, (size_t)(trampoline_end - trampoline_start));
-	patch(copy, trampoline_gdtr + 2, page + (u64)(trampoline_gdt - trampoline_start));
-	patch(copy, trampoline_far32, page + (u64)(trampoline_to32 - trampoline_start));
-	patch(copy, trampoline_far64, page + (u64)(trampoline_to64 - trampoline_start));
+	memcpy(copy, trampoline_start, label_span(trampoline_start, trampoline_end));
+	patch(copy, trampoline_gdtr + 2, page + label_span(trampoline_start, trampoline_gdt));
+	patch(copy, trampoline_far32, page + label_span(trampoline_start, trampoline_to32));
+	patch(copy, trampoline_far64, page + label_span(trampoline_start, trampoline_to64));
 	patch(copy, trampoline_cr3, boot->boot_cr3);
 	patch(copy, trampoline_cr4, CR4_PAE);
 	return true;
@@ -72,20 +73,27 @@ static bool wait_online(const struct cpu *c, u64 us)
 static bool start_cpu(struct cpu *c, u8 page)
 {
 	u8 *tops[STACK_COUNT];
+	u64 before;
 
 	paging_map_stacks(c->index, tops);
 	c->stack_top = tops[0];
 	ap_cpu = c;
 	ap_stack = c->stack_top;
 	ap_cr3 = paging_cr3();
+	before = rdtsc();
 	memory_fence();
 	apic_send_init(c->apic_id);
 	wait_us(10000);
 	apic_send_startup(c->apic_id, page);
-	if (wait_online(c, 200))
-		return true;
-	apic_send_startup(c->apic_id, page);
-	return wait_online(c, 1000000);
+	if (!wait_online(c, 200)) {
+		apic_send_startup(c->apic_id, page);
+		if (!wait_online(c, 1000000))
+			return false;
+	}
+	if (ap_tsc < before || ap_tsc > rdtsc())
+		log_warn("cpu%u: its TSC is not that of the boot processor: timers will be off",
+			 c->index);
+	return true;
 }
 
 void smp_start(const struct boot_info *boot, u32 limit)
@@ -115,6 +123,7 @@ void ap_main(struct cpu *c)
 {
 	paging_load();
 	cpu_init(c);
+	ap_tsc = rdtsc();
 	__atomic_store_n(&c->online, 1, __ATOMIC_RELEASE);
 	cpu_entry();
 }

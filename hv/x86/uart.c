@@ -31,7 +31,8 @@ enum {
 
 struct uart {
 	u16 port;
-	bool stuck;
+	bool stuck;	      /* never ready to send: bytes are dropped from then on */
+	u32 busy;	      /* times in a row that it was not ready */
 	struct spinlock lock; /* two CPUs must not both fill the FIFO they found empty */
 };
 
@@ -109,12 +110,16 @@ size_t uart_write_some(u16 port, const u8 *buf, size_t len)
 	struct uart *u = find(port);
 	size_t n = 0;
 
-	if (!u)
+	if (!u || u->stuck)
 		return len;
 	if (!spin_trylock(&u->lock))
 		return 0;
-	if (inb(port + LSR) & LSR_THRE)
+	if (inb(port + LSR) & LSR_THRE) {
 		n = fill_fifo(port, buf, len);
+		u->busy = 0;
+	} else if (++u->busy == PATIENCE) {
+		u->stuck = true;
+	}
 	spin_unlock(&u->lock);
 	return n;
 }

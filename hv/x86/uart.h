@@ -7,7 +7,8 @@
 
 /* True if a UART answers there (scratch and loopback test). Sets 115200 8N1, FIFO on. */
 bool uart_init(u16 port);
-/* Writes up to 16 bytes if the transmit FIFO is empty; returns how many were taken (0 if busy). */
+/* Writes up to 16 bytes if the transmit FIFO is empty; returns how many were taken (0 if busy).
+ * Where no UART is, or it has not moved for a second, everything is taken and dropped. */
 size_t uart_write_some(u16 port, const u8 *buf, size_t len);
 /* Writes everything, waiting; for the log and panics. */
 void uart_write(u16 port, const char *buf, size_t len);
