@@ -90,6 +90,8 @@ static void setup_controls(struct vcpu *vcpu)
 	vmcs_write(VMCS_PREEMPTION_TIMER, 0);
 	if (vmx_controls.proc2 & PROC2_XSAVES)
 		vmcs_write(VMCS_XSS_EXIT_BITMAP, ~0ull);
+	if (vmx_controls.proc2 & PROC2_TSC_SCALING)
+		vmcs_write(VMCS_TSC_MULTIPLIER, BIT64(48)); /* 1.0 (SDM 25.6.5) */
 	if (vmx_controls.proc2 & PROC2_APIC_ACCESS)
 		vmcs_write(VMCS_APIC_ACCESS, vm->apic_access.v);
 	if (vmx_controls.proc2 & PROC2_VIRTUAL_INTERRUPT) {
