@@ -12,8 +12,9 @@
 #include "x86/cpu.h"
 #include "x86/regs.h"
 
-/* The slow way before entry: everything other CPUs and devices asked for. */
-static int serve_requests(struct vcpu *vcpu)
+/* The slow way before entry: everything other CPUs and devices asked for. Kept out of the fast one.
+ */
+static __attribute__((noinline)) int serve_requests(struct vcpu *vcpu)
 {
 	u32 requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_ACQUIRE);
 
