@@ -1,0 +1,117 @@
+"""Boot a machine with guests for a test.
+
+    result = boot(["exceptions", "inject"], emulator="bochs", cpu="tigerlake", cpus=2)
+    result.vms["inject"].tap.failed
+
+Guests are sections of guest/default.conf, by name, possibly with other settings; or a whole
+configuration is given. What a boot left behind (console, log, configuration, emulator messages)
+stays in build/boot/NAME for a look after a failure.
+"""
+
+import dataclasses
+import functools
+import re
+import shutil
+
+from umbra_tools import disk, emulator, results
+from umbra_tools.base import BUILD
+from umbra_tools.config import Config
+from umbra_tools.run import DEFAULT_CONFIG, for_emulator, needed_memory
+
+EMULATORS = ("bochs", "bochs3")
+
+
+@functools.lru_cache(None)
+def bochs_version(name):
+    """Version of `bochs` or `bochs3`."""
+    return emulator.host_bochs_version(emulator.bochs_program(name))
+
+
+def have_emulator(name):
+    """Debian 13 has 3.0 only; 2.7 cannot be had there."""
+    return name != "bochs" or bochs_version("bochs").startswith("2.7")
+
+
+@dataclasses.dataclass
+class Result:
+    reason: str  # of emulator.Session: end, firmware, died, timeout, silent
+    status: int  # Umbra's, if reason is `end`
+    console: str
+    log: str
+    loader: list  # the loader's lines on the firmware console
+    vms: dict  # {name: results.VmResult}
+    folder: object
+
+    def explain(self, name=None):
+        """Text for a failed assertion."""
+        tail = self.log.rstrip().split("\n")[-25:]
+        text = f"{self.reason}, status {self.status}; files in {self.folder}\n" + "\n".join(tail)
+        if self.reason == "firmware":
+            text += "\n" + "\n".join(self.loader)
+        if name:
+            lines = self.vms[name].tap.lines
+            bad = [line for i, line in enumerate(lines) if line.startswith("not ok")
+                   or (line.startswith("#") and i and lines[i - 1].startswith("not ok"))]
+            text = f"{self.vms[name].problem()}\n" + "\n".join(bad[:40]) + \
+                   f"\n--- the end of its output\n" + "\n".join(lines[-15:]) + f"\n--- {text}"
+        return text
+
+
+def select(names, settings=None, umbra=None):
+    """default.conf with only the VMs of `names`. settings: {vm: {key: value}}; a VM may appear
+    under a second name, `NAME.SUFFIX`, with settings of its own."""
+    base = Config.load(DEFAULT_CONFIG)
+    config = Config(name=base.name, folder=base.folder)
+    for key, value in {"order": "sequence", **(umbra or {})}.items():
+        config.set("umbra", key, value)
+    for name in names:
+        source = name if name in base.vms() else name.split(".")[0]
+        for _, section, key, value in base.entries():
+            if section == f"vm {source}":
+                config.set(f"vm {name}", key, value)
+        for key, value in (settings or {}).get(name, {}).items():
+            config.set(f"vm {name}", key, value)
+    return config
+
+
+def boot(guests=None, *, config=None, name=None, emulator_name="bochs", cpu="", cpus=1, memory=None,
+         hide=(), usb=False, files=None, timeout=300, keys=None):
+    """Boot and return a Result.
+
+    guests  names in guest/default.conf (see select), unless
+    config  a Config with paths of this machine, or text or bytes that go on the ESP as they are
+    files   {path on the ESP: bytes or path, or None to leave a standard file out}
+    """
+    if isinstance(config, str):
+        config = config.encode()
+    if config is None:
+        config = select(guests)
+    contents = disk.standard_files()
+    names = []
+    if isinstance(config, Config):
+        for_emulator(config, emulator_name, ",".join(hide))
+        names = config.vms()
+        memory = memory or needed_memory(config)
+        contents.update(config.collect())
+        config = config.text().encode()
+    contents["umbra/umbra.conf"] = config
+    for path, source in (files or {}).items():
+        contents.pop(path, None)
+        if source is not None:
+            contents[path] = source
+
+    folder = BUILD / "boot-tests" / re.sub(r"[^A-Za-z0-9._-]+", "-", name or "boot")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    image = disk.build_image(contents, folder / "umbra.img")
+    machine = emulator.Machine(emulator_name, cpu, cpus, memory or 1024, usb)
+    session = emulator.Session(machine, image, folder)
+    session.run(timeout, keys)
+    (folder / "umbra.conf").write_bytes(config)
+    (folder / "console").write_bytes(session.console)
+    (folder / "log").write_bytes(session.log)
+    image.unlink()
+    found = results.vm_results(names, session.console, session.log)
+    return Result(session.reason, session.status, emulator.plain(bytes(session.console)),
+                  emulator.plain(bytes(session.log)), emulator.loader_messages(session.console),
+                  {r.name: r for r in found}, folder)

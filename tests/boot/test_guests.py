@@ -1,0 +1,111 @@
+"""The guest kernels on Umbra: every guest in every cell of a matrix of emulated machines.
+
+One boot per cell runs all guests, one after the other; each guest is one test item. The cells cover
+all pairs of (Bochs version, CPU model), (version, CPUs) and (model, CPUs), and every optional
+feature is hidden in some cell. --long adds the full product and each feature hidden alone.
+"""
+
+import functools
+import re
+
+import pytest
+
+from harness import EMULATORS, bochs_version, boot, have_emulator
+from umbra_tools.base import ROOT
+from umbra_tools.config import Config
+from umbra_tools.run import DEFAULT_CONFIG
+
+GUESTS = Config.load(DEFAULT_CONFIG).vms()
+NOT_TESTS = {"bench"}  # has its own script
+
+MODELS = ("corei7_haswell_4770", "corei7_skylake_x", "tigerlake")
+CPU_COUNTS = (1, 2, 4)
+
+# (emulator, model, CPUs): a Latin square, half in each Bochs version plus one each.
+CELLS = [
+    ("bochs", "corei7_haswell_4770", 1),
+    ("bochs", "corei7_skylake_x", 2),
+    ("bochs", "tigerlake", 4),
+    ("bochs3", "corei7_haswell_4770", 2),
+    ("bochs3", "corei7_skylake_x", 4),
+    ("bochs3", "tigerlake", 1),
+    ("bochs3", "corei7_haswell_4770", 4),
+    ("bochs3", "corei7_skylake_x", 1),
+    ("bochs3", "tigerlake", 2),
+]
+
+
+def features():
+    """Names of the optional features, from the header that the loader and Umbra share."""
+    text = (ROOT / "include/umbra/features.h").read_text()
+    return re.findall(r"^\tFEAT_\w+,\s*/\* (\w+):", text, re.M)
+
+
+# Together, the first two hide every feature; a feature that others need is hidden without them.
+NEEDED_BY_OTHERS = ("ept_ad", "vid", "vmfunc")
+HIDDEN = {
+    "even": [f for f in features()[0::2] if f not in NEEDED_BY_OTHERS],
+    "odd": [f for f in features()[1::2] if f not in NEEDED_BY_OTHERS],
+    "needed": list(NEEDED_BY_OTHERS),
+    "all": features(),
+}
+HIDE_CELLS = [
+    ("bochs3", "corei7_skylake_x", 2, "even"),
+    ("bochs3", "tigerlake", 2, "odd"),
+    ("bochs3", "corei7_skylake_x", 1, "needed"),
+    ("bochs", "tigerlake", 1, "all"),
+]
+
+
+def cell_name(emulator, model, cpus, hidden=""):
+    return f"{emulator}-{model}-{cpus}" + (f"-hide-{hidden}" if hidden else "")
+
+
+@functools.lru_cache(None)
+def booted(emulator, model, cpus, hidden=""):
+    if not have_emulator(emulator):
+        pytest.skip(f"this machine has Bochs {bochs_version(emulator)} only")
+    return boot(GUESTS, name=cell_name(emulator, model, cpus, hidden), emulator_name=emulator,
+                cpu=model, cpus=cpus, hide=HIDDEN.get(hidden, [hidden] if hidden else []))
+
+
+def cases():
+    cells = [(*cell, "") for cell in CELLS] + HIDE_CELLS
+    full = [(e, m, c, "") for e in EMULATORS for m in MODELS for c in CPU_COUNTS]
+    full += [("bochs3", "corei7_skylake_x", 1, f) for f in features()]
+    for cell in cells + [cell for cell in full if cell not in cells]:
+        marks = [pytest.mark.xdist_group(cell_name(*cell))]
+        if cell not in cells:
+            marks.append(pytest.mark.long)
+        for guest in GUESTS:
+            yield pytest.param(cell, guest, marks=marks, id=f"{cell_name(*cell)}-{guest}")
+
+
+@pytest.mark.parametrize("cell,guest", cases())
+def test_guest(cell, guest):
+    result = booted(*cell)
+    assert result.vms[guest].problem() is None, result.explain(guest)
+
+
+@pytest.mark.parametrize("cell", [
+    pytest.param(cell, marks=pytest.mark.xdist_group(cell_name(*cell)), id=cell_name(*cell))
+    for cell in [(*cell, "") for cell in CELLS] + HIDE_CELLS])
+def test_machine(cell):
+    """The boot as a whole: ends by itself with a guest's status, all CPUs in use, no bug reported."""
+    emulator, model, cpus, hidden = cell
+    result = booted(*cell)
+    assert result.reason == "end" and result.status in (0, 1), result.explain()
+    assert not re.search(r"\] error: ", result.log), result.explain()
+
+
+def test_every_guest_is_listed():
+    """A guest kernel that default.conf forgets would never be tested."""
+    kernels = {path.stem for path in (ROOT / "guest").glob("*.c")} - NOT_TESTS
+    base = Config.load(DEFAULT_CONFIG)
+    named = {re.search(r"(\w+)\.elf", base.get(f"vm {vm}", "kernel"))[1] for vm in base.vms()}
+    assert kernels == named
+
+
+def test_every_feature_is_hidden():
+    assert set(features()) == {f for _, _, _, h in HIDE_CELLS for f in HIDDEN[h]}
+    assert len(features()) >= 15
