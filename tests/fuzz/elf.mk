@@ -1,0 +1,1 @@
+FUZZ_elf := boot/elf.c boot/text.c
