@@ -34,8 +34,13 @@ HV_OBJ := $(HV_C:%.c=$(BUILD)/%.o) $(HV_S:%.S=$(BUILD)/%.S.o) $(BUILD)/hv/font.o
 
 hv: $(BUILD)/umbra.elf
 
-$(BUILD)/umbra.elf: $(HV_OBJ) linker.ld
-	$(LD) -nostdlib -static -z max-page-size=4096 -z noexecstack --no-warn-rwx-segments -T linker.ld -o $@ $(HV_OBJ)
+# The image goes without debug information (the firmware would read megabytes of it); the symbol
+# table stays for backtraces, and umbra.debug is for debuggers.
+$(BUILD)/umbra.debug: $(HV_OBJ) linker.ld
+	$(LD) -nostdlib -static -z max-page-size=4096 -z noexecstack --no-warn-rwx-segments \
+		-T linker.ld -o $@ $(HV_OBJ)
+$(BUILD)/umbra.elf: $(BUILD)/umbra.debug
+	$(OBJCOPY) --strip-debug $< $@
 
 $(BUILD)/hv/emu/%.o: HV_CFLAGS += $(ZYDIS_DEFS) $(ZYDIS_INC)
 $(BUILD)/hv/%.o: hv/%.c | $(BUILD)/gen/asm_offsets.h
@@ -107,10 +112,12 @@ $(BUILD)/guest/%.o: guest/%.c
 $(BUILD)/guest/%.S.o: guest/%.S
 	@mkdir -p $(@D)
 	$(CC) $(GUEST_CFLAGS) -MMD -MP -c $< -o $@
-$(BUILD)/guest/%.elf: $(BUILD)/guest/%.o $(GUEST_LIB) guest/lib/guest.ld
+$(BUILD)/guest/%.debug: $(BUILD)/guest/%.o $(GUEST_LIB) guest/lib/guest.ld
 	$(LD) -nostdlib -static -z max-page-size=4096 -z noexecstack --no-warn-rwx-segments \
 		-T guest/lib/guest.ld -o $@ $(GUEST_LIB) $<
-.PRECIOUS: $(BUILD)/guest/%.o
+$(BUILD)/guest/%.elf: $(BUILD)/guest/%.debug
+	$(OBJCOPY) --strip-debug $< $@
+.PRECIOUS: $(BUILD)/guest/%.o $(BUILD)/guest/%.debug
 
 # --- host unit tests and fuzzers --------------------------------------------------------------
 HOST_CFLAGS := -std=gnu17 -O1 -g $(WARN) -Wno-missing-prototypes -fno-omit-frame-pointer -Ihv -Iinclude \
@@ -150,7 +157,7 @@ check-static:
 		--suppress=missingIncludeSystem -Ihv -Iinclude hv boot guest
 clean:
 	rm -rf $(BUILD)/hv $(BUILD)/boot $(BUILD)/guest $(BUILD)/unit $(BUILD)/fuzz $(BUILD)/gen \
-		$(BUILD)/*.elf $(BUILD)/*.EFI $(BUILD)/*.so $(BUILD)/*.img
+		$(BUILD)/*.elf $(BUILD)/*.debug $(BUILD)/*.EFI $(BUILD)/*.so $(BUILD)/*.img
 
 -include $(shell find $(BUILD)/hv $(BUILD)/boot $(BUILD)/guest -name '*.d' 2>/dev/null)
 .PHONY: all hv loader guests unit unit-build fuzz-build check check-layers check-format check-static clean
