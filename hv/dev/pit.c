@@ -151,8 +151,12 @@ static void load(struct pit_channel *c, u32 raw, u64 now)
 		c->next = count;
 		return;
 	}
-	if (!periodic(c) || !c->armed || !c->running) {
+	if (!periodic(c) || !c->armed) {
 		start(c, count, now);
+		return;
+	}
+	if (!c->running) { /* the gate's rise will load it */
+		c->next = count;
 		return;
 	}
 	/* Modes 2 and 3: at the end of the current cycle, or half cycle. */
@@ -326,9 +330,15 @@ static void set_gate(struct pit_channel *c, bool gate, u64 now)
 		if (c->next || c->armed)
 			start(c, c->next ? c->next : c->count, now);
 	} else if (c->armed && periodic(c) && gate != c->gate) {
-		/* Falling stops and forces the output high, rising begins a cycle. */
-		start(c, c->next ? c->next : c->count, now);
-		c->running = gate;
+		/* Falling stops (and forces the output high), rising begins a cycle. */
+		if (gate) {
+			start(c, c->next ? c->next : c->count, now);
+			c->running = true;
+		} else {
+			c->held = elapsed(c, now);
+			c->next_at = PIT_NEVER;
+			c->running = false;
+		}
 	} else if (c->armed && !periodic(c) && gate != c->gate && c->mode != 1 && c->mode != 5) {
 		if (gate) {
 			c->start = now - c->held;

@@ -1,0 +1,1 @@
+UNIT_dev_pic := hv/dev/pic.c

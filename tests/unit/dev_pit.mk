@@ -1,0 +1,1 @@
+UNIT_dev_pit := hv/dev/pit.c

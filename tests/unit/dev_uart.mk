@@ -1,0 +1,1 @@
+UNIT_dev_uart := hv/dev/uart.c
