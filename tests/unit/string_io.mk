@@ -1,0 +1,1 @@
+UNIT_string_io := hv/vm/walk.c
