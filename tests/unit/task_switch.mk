@@ -1,0 +1,1 @@
+UNIT_task_switch := hv/vm/walk.c
