@@ -1,0 +1,1 @@
+UNIT_caps := hv/vmx/caps.c hv/lib/features.c
