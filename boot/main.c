@@ -22,7 +22,7 @@ static void config_report(void *ctx, unsigned int line, const char *text)
 
 static bool load_config(struct boot_info *info)
 {
-	struct boot_file file;
+	struct boot_file file = {0};
 	unsigned int errors;
 
 	if (!file_read(CONFIG_PATH, CONFIG_MAX_BYTES, "the limit", TEMPORARY, &file))
@@ -145,8 +145,8 @@ static EFI_STATUS run(u64 start_tsc)
 	machine_cpus(info);
 	if (config_ok) {
 		config_ok = check_pins(info) & check_memory(info);
-		for (i = 0; config_ok && i < info->vm_count; i++)
-			config_ok = load_guest(&info->vm[i]);
+		for (i = 0; i < info->vm_count; i++)
+			config_ok &= load_guest(&info->vm[i]);
 		config_ok = config_ok && check_memory(info);
 	}
 	if (!ok || !config_ok)
