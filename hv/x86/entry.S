@@ -59,19 +59,4 @@ exception_common:
 	iretq
 	.size exception_common, . - exception_common
 
-	.globl cpu_unblock_nmi
-	.type cpu_unblock_nmi, @function
-cpu_unblock_nmi:
-	mov	%rsp, %rax
-	mov	%ss, %ecx
-	push	%rcx
-	push	%rax
-	pushfq
-	mov	%cs, %ecx
-	push	%rcx
-	push	$1f
-	iretq
-1:	ret
-	.size cpu_unblock_nmi, . - cpu_unblock_nmi
-
 	.section .note.GNU-stack, "", @progbits

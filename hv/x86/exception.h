@@ -17,14 +17,11 @@ _Static_assert(sizeof(struct exception_frame) == 22 * 8, "exception frame layout
 void exception_handle(struct exception_frame *frame);
 
 /*
- * What an NMI means, wherever it hit: as an exception in the hypervisor, or as a VM exit for reason
- * 0 (vm/ calls this then, and cpu_unblock_nmi() after it). If the machine is being stopped it does
- * not return; else it counts in this_cpu()->nmi_pending, which vm/ passes on or ignores.
+ * What an NMI means. If the machine is being stopped it does not return; else it counts in
+ * this_cpu()->nmi_pending. A VM exit because of an NMI comes here by INT 2, whose IRET also ends
+ * the blocking of NMIs that the exit has left behind.
  */
 void nmi_handle(void);
-
-/* Ends NMI blocking by an IRET to itself: a VM exit because of an NMI leaves NMIs blocked. */
-void cpu_unblock_nmi(void);
 
 /* RDMSR and WRMSR for MSRs that a processor, or a hypervisor below us, may not have. False: #GP. */
 bool rdmsr_safe(u32 msr, u64 *value);

@@ -110,6 +110,8 @@ static void put_line(const char *line, size_t len)
 
 static void sink(const char *line, size_t len)
 {
+	if (!pixels)
+		return;
 	put_line(line, len);
 	repaint();
 }
@@ -141,6 +143,11 @@ bool fbcon_init(const struct boot_framebuffer *fb)
 	clear(RGB_BACKGROUND);
 	log_add_sink(sink);
 	return true;
+}
+
+void fbcon_off(void)
+{
+	pixels = NULL;
 }
 
 /* The last lines of the log that fit, longest possible lines counted as they wrap. */

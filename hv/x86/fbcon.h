@@ -13,3 +13,6 @@ bool fbcon_init(const struct boot_framebuffer *fb);
 
 /* From a panic: repaints the screen in red with the tail of the log. */
 void fbcon_panic(void);
+
+/* Never touches the screen again. */
+void fbcon_off(void);

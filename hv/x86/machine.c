@@ -71,16 +71,8 @@ static void reset(void)
 	outb(0x64, 0xfe); /* i8042: pulse the reset line */
 }
 
-void machine_end(u32 status)
+void machine_off(void)
 {
-	char line[32];
-
-	irq_disable();
-	stop_others();
-	str_print(line, sizeof(line), "umbra: end %u", status);
-	if (poweroff == BOOT_POWEROFF_HALT)
-		log_info("Umbra has ended; you can switch the machine off");
-	log_plain(line);
 	uart_drain();
 	switch (poweroff) {
 	case BOOT_POWEROFF_BOCHS:
@@ -97,4 +89,17 @@ void machine_end(u32 status)
 		break;
 	}
 	stop_here();
+}
+
+void machine_end(u32 status)
+{
+	char line[32];
+
+	irq_disable();
+	stop_others();
+	str_print(line, sizeof(line), "umbra: end %u", status);
+	if (poweroff == BOOT_POWEROFF_HALT)
+		log_info("Umbra has ended; you can switch the machine off");
+	log_plain(line);
+	machine_off();
 }

@@ -30,11 +30,12 @@ static void panic_begin(void)
 		stop_here();
 	panic_depth++;
 	if (panic_depth > 2)
-		stop_here();
+		machine_off();
 	stop_others();
 	log_break_lock();
 	uart_break_locks();
 	if (panic_depth == 2) {
+		fbcon_off();
 		log_plain("umbra: panic inside a panic");
 		machine_end(PANIC_STATUS);
 	}

@@ -1,6 +1,5 @@
 /*
- * Stopping: the other CPUs by NMI, and the reports that come before it. x86/ only, but for
- * stop_if_asked() through nmi_handle().
+ * Stopping: the other CPUs by NMI, and the reports that come before it. x86/ only.
  */
 #pragma once
 
@@ -15,6 +14,9 @@ void stop_if_asked(void);
 
 /* Halts this CPU for good. */
 __noreturn void stop_here(void);
+
+/* The last step of machine_end(): lets the UARTs finish and switches off. Logs nothing. */
+__noreturn void machine_off(void);
 
 /* Reports an exception of the hypervisor's own and panics. */
 __noreturn void panic_exception(const struct exception_frame *frame);
