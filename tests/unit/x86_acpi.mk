@@ -1,0 +1,1 @@
+UNIT_x86_acpi := hv/x86/acpi.c
