@@ -13,9 +13,8 @@
 
 #include "lib/types.h"
 
-#define EMU_REP_MAX	64 /* iterations of a repeated string instruction per call */
-#define EMU_INSN_MAX	15
-#define EMU_CACHE_SLOTS 16
+#define EMU_REP_MAX  64 /* iterations of a repeated string instruction per call */
+#define EMU_INSN_MAX 15
 
 enum emu_mode {
 	EMU_MODE_16 = 16,
@@ -55,12 +54,12 @@ enum emu_seg {
 
 /* What the emulator reads and, for gpr, rip and rflags, writes. Owned by the caller. */
 struct emu_cpu {
-	u64 gpr[EMU_GPR_COUNT];
-	u64 rip; /* offset in CS, as in the VMCS */
+	u64 *gpr; /* EMU_GPR_COUNT of them */
+	u64 rip;  /* offset in CS, as in the VMCS */
 	u64 rflags;
 	u8 mode; /* enum emu_mode: of the code segment */
 	u8 cpl;
-	bool real; /* CR0.PE = 0 or RFLAGS.VM = 1: no segment access rights, #GP/#SS as there */
+	bool real;	/* CR0.PE = 0: no segment access rights, exceptions without error code */
 	u8 linear_bits; /* 48, or 57 with CR4.LA57: for the canonical check in 64-bit mode */
 };
 
@@ -84,6 +83,12 @@ struct emu_exception {
 	u64 cr2; /* valid for #PF */
 };
 
+enum emu_translate {
+	EMU_TRANSLATE_OK,
+	EMU_TRANSLATE_FAULT,
+	EMU_TRANSLATE_RETRY
+};
+
 /*
  * The guest's memory and vector registers. Functions return 0, or negative: the VM has to end
  * (emu_step() then returns EMU_FAILED at once), except where said otherwise.
@@ -93,17 +98,18 @@ struct emu_ops {
 	int (*segment)(void *ctx, unsigned int seg, struct emu_segment *out);
 	/*
 	 * Linear to guest-physical with the guest's paging rules for an access of the kinds in
-	 * `access` (enum emu_access bits) at the guest's CPL, setting accessed and dirty flags. A
-	 * positive return: the guest gets *fault instead, typically #PF.
+	 * `access` (enum emu_access bits) at the guest's CPL, setting accessed and dirty flags.
+	 * EMU_TRANSLATE_FAULT: the guest gets *fault instead, typically #PF. EMU_TRANSLATE_RETRY:
+	 * not possible now, enter the guest again.
 	 */
 	int (*translate)(void *ctx, u64 linear, unsigned int access, gpa_t *out,
 			 struct emu_exception *fault);
 	/* Copies instruction bytes; [from, from + len) lies within a page. Fails outside RAM. */
 	int (*fetch)(void *ctx, gpa_t from, void *dst, unsigned int len);
 	/*
-	 * One access of the guest, RAM or MMIO, of 1 to 8 bytes within a page. Operands that are
-	 * larger, or straddle pages, come as several, lowest address first. Lengths are 1, 2, 4 and
-	 * 8 except where an operand straddles a page.
+	 * One access of the guest, RAM or MMIO, of 1, 2, 4 or 8 bytes within a page, not
+	 * necessarily aligned. Operands that are larger, or straddle pages, come as several, lowest
+	 * address first.
 	 */
 	int (*read)(void *ctx, gpa_t from, void *dst, unsigned int len);
 	int (*write)(void *ctx, gpa_t to, const void *src, unsigned int len);
@@ -111,8 +117,7 @@ struct emu_ops {
 	 * The write of a LOCKed read-modify-write that does not straddle pages: RAM: store
 	 * `desired` only if memory still holds `expected`, atomically; positive return: it does
 	 * not, and the guest has to execute the instruction again. MMIO: a plain write. `len` is 1,
-	 * 2, 4, 8 or
-	 * 16. NULL: read and write are used.
+	 * 2, 4, 8 or 16. NULL: `write` is used.
 	 */
 	int (*cmpxchg)(void *ctx, gpa_t at, const void *expected, const void *desired,
 		       unsigned int len);
@@ -128,9 +133,9 @@ struct emu_ops {
 
 enum emu_status {
 	EMU_DONE,	 /* cpu holds the state after the instruction: write it back */
-	EMU_PARTIAL,	 /* a repeated one is not finished: write cpu back, RIP is unchanged */
-	EMU_RETRY,	 /* nothing changed: a LOCKed access lost a race; enter the guest again */
-	EMU_EXCEPTION,	 /* cpu unchanged (or after whole iterations): inject report->exception */
+	EMU_PARTIAL,	 /* RIP is unchanged; iterations of a repeated one are done: write back */
+	EMU_RETRY,	 /* as EMU_PARTIAL, because of a race with another vCPU: enter again */
+	EMU_EXCEPTION,	 /* as EMU_PARTIAL, then inject report->exception */
 	EMU_UNSUPPORTED, /* decoded, but not emulated: report->bytes, report->reason */
 	EMU_UNDECODABLE, /* no instruction at all: #UD is what hardware would give */
 	EMU_FAILED,	 /* an operation failed: end the VM */
@@ -144,21 +149,12 @@ struct emu_report {
 	const char *reason;	/* for the last three: static text */
 };
 
-/* An instruction in the emulator's own form; see emu_insn.h. */
-#define EMU_INSN_BYTES 48
-
 /*
- * Decoded instructions by their address and bytes, one cache per vCPU, zeroed at first. A hit is
- * used only if mode and bytes are those just fetched, so it needs no invalidation.
+ * Decoded instructions by their address and bytes, one cache per vCPU (struct emu_cache in
+ * emu_insn.h), zeroed at first. A hit is used only if mode and bytes are those just fetched, so it
+ * needs no invalidation.
  */
-struct emu_cache {
-	struct {
-		u8 bytes[16];
-		u8 mode;
-		u8 length; /* 0: empty */
-		u8 insn[EMU_INSN_BYTES] __aligned(8);
-	} slot[EMU_CACHE_SLOTS];
-};
+struct emu_cache;
 
 /*
  * Emulates the instruction at cpu->rip. After EMU_DONE the caller owes what every completed

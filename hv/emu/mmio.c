@@ -3,6 +3,7 @@
  * through its paging, RAM, devices and holes.
  */
 #include "emu/emu.h"
+#include "emu/emu_insn.h"
 #include "emu/vector.h"
 #include "lib/string.h"
 #include "mem/frame.h"
@@ -30,7 +31,7 @@ struct access {
 	struct vcpu *vcpu;
 	const struct ept_fault *fault;
 	struct walk_state state;
-	bool again; /* let the guest execute the instruction once more instead */
+	bool again; /* let the guest execute the instruction once more instead of failing */
 };
 
 int mmio_vcpu_create(struct vcpu *vcpu)
@@ -84,12 +85,12 @@ static int op_translate(void *ctx, u64 linear, unsigned int access, gpa_t *out,
 	result = walk(a->vcpu->vm, &a->state, gva(linear), access, &found);
 	if (result == WALK_FAULT) {
 		*fault = (struct emu_exception){VEC_PF, true, found.error_code, linear};
-		return 1;
+		return EMU_TRANSLATE_FAULT;
 	}
 	if (result == WALK_RETRY)
-		a->again = true;
+		return EMU_TRANSLATE_RETRY;
 	*out = found.addr;
-	return result ? ERR_BUSY : 0;
+	return result;
 }
 
 static int op_fetch(void *ctx, gpa_t from, void *dst, unsigned int len)
@@ -215,12 +216,12 @@ static void load_cpu(struct access *a, struct emu_cpu *cpu)
 	u32 cs = (u32)vmcs_read(VMCS_GUEST_CS_AR);
 
 	walk_state_load(a->vcpu, &a->state);
-	memcpy(cpu->gpr, a->vcpu->gpr, sizeof(cpu->gpr));
+	cpu->gpr = a->vcpu->gpr;
 	cpu->gpr[EMU_RSP] = vmcs_read(VMCS_GUEST_RSP);
 	cpu->rip = vmcs_read(VMCS_GUEST_RIP);
 	cpu->rflags = a->state.rflags;
 	cpu->cpl = a->state.cpl;
-	cpu->real = !(a->state.cr0 & CR0_PE) || (a->state.rflags & RFLAGS_VM);
+	cpu->real = !(a->state.cr0 & CR0_PE);
 	cpu->linear_bits = 48;
 	if ((a->state.efer & EFER_LMA) && (cs & AR_CODE_64))
 		cpu->mode = EMU_MODE_64;
@@ -230,7 +231,6 @@ static void load_cpu(struct access *a, struct emu_cpu *cpu)
 
 static void store_cpu(struct access *a, const struct emu_cpu *cpu)
 {
-	memcpy(a->vcpu->gpr, cpu->gpr, sizeof(cpu->gpr));
 	vmcs_write(VMCS_GUEST_RSP, cpu->gpr[EMU_RSP]);
 	if (cpu->rflags != a->state.rflags)
 		vmcs_write(VMCS_GUEST_RFLAGS, cpu->rflags);
@@ -282,6 +282,7 @@ enum emulate_result mmio_emulate(struct vcpu *vcpu, const struct ept_fault *faul
 		vcpu_skip_bytes(vcpu, 0);
 		return EMULATE_DONE;
 	case EMU_RETRY:
+		store_cpu(&a, &cpu);
 		return EMULATE_DONE;
 	case EMU_EXCEPTION:
 		store_cpu(&a, &cpu);
