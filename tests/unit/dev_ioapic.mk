@@ -1,0 +1,1 @@
+UNIT_dev_ioapic := hv/dev/ioapic.c

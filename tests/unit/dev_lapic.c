@@ -1,0 +1,844 @@
+/* The local APIC: priorities, EOI, errors, ICR, timer, modes. SDM 3A chapter 11. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "dev/lapic.h"
+#include "x86/tsc.h"
+
+u64 tsc_hz = 1000000000;
+
+/* --- the platform's side
+ * -------------------------------------------------------------------------- */
+
+static u8 page[4096] __aligned(4096);
+static struct lapic l;
+static u64 clock_now, guest_offset, deadline_seen;
+static u32 sent_icr, sent_dest, sends, eois, nmis, changes, modes;
+static u8 eoi_vector;
+
+void lapic_bus_send(struct lapic *from, u32 icr, u32 dest)
+{
+	sent_icr = icr;
+	sent_dest = dest;
+	sends++;
+}
+
+void lapic_bus_eoi(struct lapic *a, u8 vector)
+{
+	eoi_vector = vector;
+	eois++;
+}
+
+void lapic_bus_nmi(struct lapic *a)
+{
+	nmis++;
+}
+
+void lapic_changed(struct lapic *a)
+{
+	changes++;
+}
+
+void lapic_timer_changed(struct lapic *a, u64 deadline)
+{
+	deadline_seen = deadline;
+}
+
+void lapic_mode_changed(struct lapic *a)
+{
+	modes++;
+}
+
+u64 lapic_clock(const struct lapic *a)
+{
+	return clock_now;
+}
+
+u64 lapic_clock_at(const struct lapic *a, u64 guest)
+{
+	return guest - guest_offset;
+}
+
+/* --- helpers
+ * -------------------------------------------------------------------------------------- */
+
+static bool hardware; /* run everything with and without the word summaries */
+
+static void fresh(u32 id)
+{
+	clock_now = 1000000;
+	guest_offset = 0;
+	lapic_create(&l, page, NULL, id, id == 0, true, hardware);
+	sends = eois = nmis = changes = modes = 0;
+	deadline_seen = LAPIC_NEVER;
+}
+
+static int setup(void **state)
+{
+	fresh(3);
+	return 0;
+}
+
+static u32 rd(u32 offset)
+{
+	u64 v = ~0ull;
+
+	assert_true(lapic_mmio_read(&l, offset, 4, &v));
+	return (u32)v;
+}
+
+static void wr(u32 offset, u32 value)
+{
+	assert_true(lapic_mmio_write(&l, offset, 4, value));
+}
+
+static void enable(void)
+{
+	wr(LAPIC_SVR, 0x1ff);
+}
+
+static void x2apic(void)
+{
+	assert_true(lapic_msr_write(&l, 0x1b, l.base | 0x400));
+}
+
+static bool wrmsr_ok(u32 msr, u64 v)
+{
+	return lapic_msr_write(&l, msr, v);
+}
+
+static u64 rdmsr_ok(u32 msr)
+{
+	u64 v = 0;
+
+	assert_true(lapic_msr_read(&l, msr, &v));
+	return v;
+}
+
+static u32 esr(void)
+{
+	wr(LAPIC_ESR, 0);
+	return rd(LAPIC_ESR);
+}
+
+/* --- reset and registers -------------------------------------------------------------------------
+ */
+
+static void after_reset(void **state)
+{
+	/* 11.4.7.1 */
+	assert_int_equal(rd(LAPIC_ID), 3u << 24);
+	assert_int_equal(rd(LAPIC_VERSION), 0x01050014);
+	assert_int_equal(rd(LAPIC_SVR), 0xff);
+	assert_int_equal(rd(LAPIC_DFR), 0xffffffff);
+	assert_int_equal(rd(LAPIC_LDR), 0);
+	assert_int_equal(rd(LAPIC_TPR), 0);
+	for (u32 r = LAPIC_LVT_TIMER; r <= LAPIC_LVT_ERROR; r += 16)
+		assert_int_equal(rd(r), 0x10000);
+	assert_int_equal(l.base, 0xfee00800);
+	fresh(0);
+	assert_int_equal(l.base, 0xfee00900);
+}
+
+static void writable_bits(void **state)
+{
+	static const struct {
+		u32 offset, keeps;
+	} table[] = {
+		{LAPIC_ID, 3u << 24},
+		{LAPIC_VERSION, 0x01050014},
+		{LAPIC_TPR, 0xff},
+		{LAPIC_LDR, 0xff000000},
+		{LAPIC_DFR, 0xffffffff},
+		{LAPIC_SVR, 0x11ff},
+		{LAPIC_ICR_HIGH, 0xff000000},
+		{LAPIC_LVT_TIMER, 0x700ff},
+		{LAPIC_LVT_THERMAL, 0x107ff},
+		{LAPIC_LVT_PERF, 0x107ff},
+		{LAPIC_LVT_LINT0, 0x1a7ff},
+		{LAPIC_LVT_LINT1, 0x1a7ff},
+		{LAPIC_LVT_ERROR, 0x100ff},
+		{LAPIC_TIMER_DIVIDE, 0xb},
+		{LAPIC_ISR, 0},
+		{LAPIC_TIMER_CURRENT, 0},
+		{LAPIC_PPR, 0xff},
+		{LAPIC_EOI, 0},
+	};
+
+	enable();
+	wr(LAPIC_TPR, 0xff);
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		wr(table[i].offset, ~0u);
+		assert_int_equal(rd(table[i].offset), table[i].keeps);
+	}
+	wr(LAPIC_DFR, 0);
+	assert_int_equal(rd(LAPIC_DFR), 0x0fffffff);
+}
+
+static void access_sizes(void **state)
+{
+	u64 v;
+
+	assert_true(lapic_mmio_read(&l, 0x31, 1, &v));
+	assert_int_equal(v, 0);
+	assert_true(lapic_mmio_read(&l, 0x32, 2, &v));
+	assert_int_equal(v, 0x105);
+	assert_true(lapic_mmio_read(&l, 0x30, 8, &v));
+	assert_int_equal(v, 0x01050014);
+	assert_false(lapic_mmio_read(&l, 0x32, 4, &v));
+	assert_false(lapic_mmio_read(&l, 0x34, 4, &v));
+	assert_false(lapic_mmio_write(&l, LAPIC_TPR, 1, 0x20));
+	assert_false(lapic_mmio_write(&l, LAPIC_TPR, 8, 0x20));
+	assert_false(lapic_mmio_write(&l, LAPIC_TPR + 4, 4, 0x20));
+	assert_int_equal(rd(LAPIC_TPR), 0);
+}
+
+/* --- priorities ----------------------------------------------------------------------------------
+ */
+
+/* Every TPR class against every vector class and every class in service (11.8.3). */
+static void priorities(void **state)
+{
+	for (u32 tpr = 0; tpr < 0x100; tpr += 0x11) {
+		for (u32 service = 0; service < 16; service++) {
+			for (u32 vector = 16; vector < 256; vector += 15) {
+				u32 ppr = MAX(tpr >> 4, service);
+
+				fresh(3);
+				enable();
+				if (service) {
+					lapic_set_irr(&l, (u8)(service << 4 | 2), false);
+					assert_int_equal(lapic_accept(&l), service << 4 | 2);
+				}
+				wr(LAPIC_TPR, tpr);
+				assert_int_equal(rd(LAPIC_PPR),
+						 tpr >> 4 >= service ? tpr : service << 4);
+				lapic_set_irr(&l, (u8)vector, false);
+				assert_int_equal(lapic_pending(&l),
+						 vector >> 4 > ppr ? (int)vector : -1);
+				assert_int_equal(lapic_masked(&l),
+						 vector >> 4 > ppr ? -1 : (int)vector);
+				assert_int_equal(lapic_accept(&l),
+						 vector >> 4 > ppr ? (int)vector : -1);
+			}
+		}
+	}
+}
+
+/* All vectors at once come out highest first when each is ended; nested otherwise by class. */
+static void order_of_delivery(void **state)
+{
+	enable();
+	for (u32 v = 16; v < 256; v++)
+		lapic_set_irr(&l, (u8)v, false);
+	for (int v = 255; v >= 16; v--) {
+		assert_int_equal(lapic_irr_highest(&l), v);
+		assert_int_equal(lapic_accept(&l), v);
+		assert_int_equal(lapic_isr_highest(&l), v);
+		assert_int_equal(lapic_accept(&l), -1); /* nothing of its class or below */
+		wr(LAPIC_EOI, 0);
+	}
+	assert_int_equal(lapic_irr_highest(&l), -1);
+	assert_int_equal(lapic_isr_highest(&l), -1);
+	wr(LAPIC_EOI, 0); /* nothing in service: nothing happens */
+	lapic_merge(&l, 3, BIT64(63) | BIT64(0));
+	lapic_merge(&l, 0, BIT64(20));
+	assert_int_equal(lapic_accept(&l), 255);
+	wr(LAPIC_EOI, 0);
+	assert_int_equal(lapic_accept(&l), 192);
+	wr(LAPIC_EOI, 0);
+	assert_int_equal(lapic_accept(&l), 20);
+}
+
+static void eoi_broadcast(void **state)
+{
+	enable();
+	lapic_set_irr(&l, 0x40, false);
+	lapic_accept(&l);
+	wr(LAPIC_EOI, 0);
+	assert_int_equal(eois, 0);
+	lapic_set_irr(&l, 0x40, true);
+	lapic_accept(&l);
+	assert_int_equal(rd(LAPIC_TMR + 0x20), 1);
+	wr(LAPIC_EOI, 0);
+	assert_int_equal(eois, 1);
+	assert_int_equal(eoi_vector, 0x40);
+	/* An edge takes the level bit away again. */
+	lapic_set_trigger(&l, 0x40, false);
+	assert_int_equal(rd(LAPIC_TMR + 0x20), 0);
+	/* Suppressed by SVR bit 12; and the processor's own EOI reports in the same way. */
+	lapic_set_trigger(&l, 0x40, true);
+	lapic_eoi_done(&l, 0x40);
+	assert_int_equal(eois, 2);
+	wr(LAPIC_SVR, 0x11ff);
+	lapic_eoi_done(&l, 0x40);
+	assert_int_equal(eois, 2);
+}
+
+static void software_disable(void **state)
+{
+	enable();
+	wr(LAPIC_LVT_TIMER, 0x31);
+	wr(LAPIC_LVT_ERROR, 0x32);
+	lapic_set_irr(&l, 0x50, false);
+	assert_true(lapic_takes_fixed(&l));
+	wr(LAPIC_SVR, 0xff);
+	assert_false(lapic_takes_fixed(&l));
+	assert_true(lapic_enabled(&l));
+	assert_int_equal(rd(LAPIC_LVT_TIMER), 0x10031);
+	assert_int_equal(rd(LAPIC_LVT_ERROR), 0x10032);
+	wr(LAPIC_LVT_TIMER, 0x31); /* cannot be unmasked while disabled */
+	assert_int_equal(rd(LAPIC_LVT_TIMER), 0x10031);
+	assert_int_equal(lapic_pending(&l), 0x50); /* what is in IRR stays */
+	wr(LAPIC_ICR, 0x40041);			   /* self-IPI: not accepted */
+	assert_int_equal(lapic_irr_highest(&l), 0x50);
+	enable();
+	assert_int_equal(rd(LAPIC_LVT_TIMER), 0x10031);
+}
+
+/* --- errors (11.5.3) -----------------------------------------------------------------------------
+ */
+
+static void errors(void **state)
+{
+	u64 v;
+
+	enable();
+	wr(LAPIC_ICR, 0x4000f); /* fixed, self, vector 15 */
+	assert_int_equal(rd(LAPIC_ESR), 0);
+	assert_int_equal(esr(), LAPIC_ESR_SEND_VECTOR);
+	assert_int_equal(esr(), 0); /* a write arms the next round */
+	assert_int_equal(sends, 0);
+	lapic_set_irr(&l, 15, false);
+	assert_int_equal(esr(), LAPIC_ESR_RECV_VECTOR);
+	assert_int_equal(lapic_irr_highest(&l), -1);
+	for (u32 offset = 0; offset < 0x1000; offset += 0x10) {
+		bool reserved = offset < 0x20 || (offset >= 0x40 && offset < 0x80) ||
+				(offset >= 0x290 && offset < 0x300) ||
+				(offset >= 0x3a0 && offset < 0x3e0) || offset >= 0x3f0;
+
+		lapic_mmio_read(&l, offset, 4, &v);
+		assert_int_equal(esr(), reserved ? LAPIC_ESR_ILLEGAL_REG : 0);
+		if (!reserved)
+			continue;
+		assert_int_equal(v, 0);
+		lapic_mmio_write(&l, offset, 4, 0);
+		assert_int_equal(esr(), LAPIC_ESR_ILLEGAL_REG);
+	}
+	/* With the error entry open, an interrupt; with an illegal vector there, one more error. */
+	wr(LAPIC_LVT_ERROR, 0xe1);
+	wr(LAPIC_ICR, 0x40001);
+	assert_int_equal(lapic_pending(&l), 0xe1);
+	wr(LAPIC_LVT_ERROR, 0x05);
+	esr();
+	wr(LAPIC_ICR, 0x40001);
+	assert_int_equal(esr(), LAPIC_ESR_SEND_VECTOR | LAPIC_ESR_RECV_VECTOR);
+}
+
+/* --- ICR (11.6.1, table 11-3) --------------------------------------------------------------------
+ */
+
+static void icr_combinations(void **state)
+{
+	for (u32 mode = 0; mode < 8; mode++) {
+		for (u32 shorthand = 0; shorthand < 4; shorthand++) {
+			for (u32 level = 0; level < 4; level++) { /* bits 15:14 trigger, level */
+				u32 icr = shorthand << 18 | level << 14 | mode << 8 | 0x45;
+				bool to_bus = shorthand != LAPIC_SH_SELF, valid = true;
+
+				if (mode == 3 || mode == 7 || (mode == LAPIC_DM_INIT && level == 2))
+					valid = false;
+				if (mode &&
+				    (shorthand == LAPIC_SH_SELF || shorthand == LAPIC_SH_ALL))
+					valid = false;
+				fresh(3);
+				enable();
+				wr(LAPIC_ICR_HIGH, 0x12000000);
+				wr(LAPIC_ICR, icr);
+				assert_int_equal(rd(LAPIC_ICR), icr);
+				assert_int_equal(sends, valid && to_bus);
+				if (sends) {
+					assert_int_equal(sent_icr, icr);
+					assert_int_equal(sent_dest, 0x12);
+				}
+				assert_int_equal(lapic_irr_highest(&l),
+						 valid && !to_bus ? 0x45 : -1);
+			}
+		}
+	}
+	wr(LAPIC_ICR_HIGH, 0xff000000);
+	wr(LAPIC_ICR, 0x45);
+	assert_int_equal(sent_dest, ~0u); /* the 8-bit broadcast */
+}
+
+static void x2apic_icr(void **state)
+{
+	enable();
+	x2apic();
+	assert_true(wrmsr_ok(0x830, 0xff00004045));
+	assert_int_equal(sent_dest, 0xff); /* not a broadcast */
+	assert_int_equal(rdmsr_ok(0x830), 0xff00004045);
+	assert_true(wrmsr_ok(0x830, 0xffffffff00000045));
+	assert_int_equal(sent_dest, ~0u);
+	for (u32 bit = 0; bit < 32; bit++)
+		assert_int_equal(wrmsr_ok(0x830, 0x45 | BIT(bit)), 0xccfff >> bit & 1);
+	assert_true(wrmsr_ok(0x83f, 0x46));
+	assert_int_equal(lapic_irr_highest(&l), 0x46);
+	assert_false(wrmsr_ok(0x83f, 0x146));
+}
+
+/* --- x2APIC MSRs (table 11-6) --------------------------------------------------------------------
+ */
+
+static void x2apic_registers(void **state)
+{
+	/* Each of 0x800-0x8ff: 'r' and 'w' as the table says. */
+	static const struct {
+		u32 first, last;
+		const char *access;
+		u64 writable;
+	} table[] = {
+		{0x802, 0x803, "r", 0},		  {0x808, 0x808, "rw", 0xff},
+		{0x80a, 0x80a, "r", 0},		  {0x80b, 0x80b, "w", 0},
+		{0x80d, 0x80d, "r", 0},		  {0x80f, 0x80f, "rw", 0x11ff},
+		{0x810, 0x827, "r", 0},		  {0x828, 0x828, "rw", 0},
+		{0x832, 0x832, "rw", 0x710ff},	  {0x833, 0x834, "rw", 0x117ff},
+		{0x835, 0x836, "rw", 0x1f7ff},	  {0x837, 0x837, "rw", 0x110ff},
+		{0x838, 0x838, "rw", 0xffffffff}, {0x839, 0x839, "r", 0},
+		{0x83e, 0x83e, "rw", 0xb},	  {0x83f, 0x83f, "w", 0xff},
+	};
+	u64 v;
+
+	for (u32 msr = 0x800; msr <= 0x8ff; msr++) {
+		assert_false(lapic_msr_read(&l, msr, &v)); /* not in xAPIC mode */
+		assert_false(lapic_msr_write(&l, msr, 0));
+	}
+	x2apic();
+	for (u32 msr = 0x800; msr <= 0x8ff; msr++) {
+		const char *access = "";
+		u64 writable = 0;
+
+		if (msr == 0x830) /* its own test */
+			continue;
+		for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+			if (msr >= table[i].first && msr <= table[i].last) {
+				access = table[i].access;
+				writable = table[i].writable;
+			}
+		}
+		assert_int_equal(lapic_msr_read(&l, msr, &v), !!strchr(access, 'r'));
+		if (!strchr(access, 'w')) {
+			assert_false(lapic_msr_write(&l, msr, 0));
+			continue;
+		}
+		assert_true(lapic_msr_write(&l, msr, 0));
+		for (u32 bit = 0; bit < 64; bit++)
+			assert_int_equal(lapic_msr_write(&l, msr, BIT64(bit)), writable >> bit & 1);
+	}
+	assert_false(lapic_mmio_read(&l, LAPIC_ID, 4, &v)); /* the page is not there any more */
+	assert_false(lapic_mmio_write(&l, LAPIC_TPR, 4, 0));
+}
+
+static void x2apic_ids(void **state)
+{
+	static const u32 ids[] = {0, 1, 15, 16, 37, 255, 1000};
+
+	for (size_t i = 0; i < ARRAY_SIZE(ids); i++) {
+		fresh(ids[i]);
+		x2apic();
+		assert_int_equal(rdmsr_ok(0x802), ids[i]);
+		assert_int_equal(rdmsr_ok(0x80d), (ids[i] >> 4) << 16 | 1u << (ids[i] & 15));
+	}
+}
+
+static void base_transitions(void **state)
+{
+	/* From (row) to (column): off, xAPIC, x2APIC, invalid. Figure 11-27. */
+	static const u64 bits[4] = {0, 0x800, 0xc00, 0x400};
+	static const bool allowed[3][4] = {
+		{true, true, false, false},
+		{true, true, true, false},
+		{true, false, true, false},
+	};
+
+	for (u32 from = 0; from < 3; from++) {
+		for (u32 to = 0; to < 4; to++) {
+			u64 before;
+
+			fresh(3);
+			if (from == 0)
+				assert_true(wrmsr_ok(0x1b, 0xfee00000));
+			if (from == 2)
+				x2apic();
+			before = l.base;
+			assert_int_equal(wrmsr_ok(0x1b, 0xfee00000 | bits[to]), allowed[from][to]);
+			assert_int_equal(l.base,
+					 allowed[from][to] ? 0xfee00000 | bits[to] : before);
+		}
+	}
+	fresh(3);
+	for (u32 bit = 0; bit < 64; bit++)
+		if (bit != 10 && bit != 11)
+			assert_false(wrmsr_ok(0x1b, l.base ^ BIT64(bit)));
+	lapic_create(&l, page, NULL, 3, false, false, hardware);
+	assert_false(wrmsr_ok(0x1b, l.base | 0x400)); /* x2APIC not offered */
+}
+
+static void disabling_resets(void **state)
+{
+	u64 v;
+
+	enable();
+	wr(LAPIC_TPR, 0x55);
+	lapic_set_irr(&l, 0x60, false);
+	assert_true(wrmsr_ok(0x1b, 0xfee00000));
+	assert_int_equal(modes, 1);
+	assert_false(lapic_enabled(&l));
+	assert_false(lapic_mmio_read(&l, LAPIC_TPR, 4, &v));
+	assert_true(wrmsr_ok(0x1b, 0xfee00800));
+	assert_int_equal(rd(LAPIC_TPR), 0);
+	assert_int_equal(rd(LAPIC_SVR), 0xff);
+	assert_int_equal(lapic_irr_highest(&l), -1);
+	/* INIT keeps mode and ID. */
+	x2apic();
+	assert_true(wrmsr_ok(0x808, 0x30));
+	lapic_init(&l);
+	assert_int_equal(rdmsr_ok(0x808), 0);
+	assert_int_equal(rdmsr_ok(0x802), 3);
+	assert_int_equal(rdmsr_ok(0x80d), 8);
+}
+
+static void mode_change_keeps_state(void **state)
+{
+	enable();
+	wr(LAPIC_TPR, 0x20);
+	lapic_set_irr(&l, 0x77, false);
+	wr(LAPIC_LVT_ERROR, 0xfe);
+	x2apic();
+	assert_int_equal(rdmsr_ok(0x808), 0x20);
+	assert_int_equal(rdmsr_ok(0x837), 0xfe);
+	assert_int_equal(rdmsr_ok(0x80f), 0x1ff);
+	assert_int_equal(lapic_pending(&l), 0x77);
+}
+
+/* --- destinations (11.6.2, 11.12.10)
+ * -------------------------------------------------------------- */
+
+static void destinations(void **state)
+{
+	static const struct {
+		bool x2, logical;
+		u32 id, ldr, dfr, dest;
+		bool match;
+	} table[] = {
+		{false, false, 3, 0, 0, 3, true},
+		{false, false, 3, 0, 0, 4, false},
+		{false, false, 3, 0, 0, 0x103, false},
+		{false, false, 3, 0, 0, ~0u, true},
+		{true, false, 3, 0, 0, 3, true},
+		{true, false, 300, 0, 0, 300, true},
+		{true, false, 300, 0, 0, 44, false},
+		{true, false, 255, 0, 0, 255, true},
+		{true, false, 3, 0, 0, ~0u, true},
+		/* flat */
+		{false, true, 3, 0x08, ~0u, 0x08, true},
+		{false, true, 3, 0x08, ~0u, 0xf7, false},
+		{false, true, 3, 0x0c, ~0u, 0x05, true},
+		{false, true, 3, 0x00, ~0u, 0xfe, false},
+		{false, true, 3, 0x00, ~0u, ~0u, true},
+		/* cluster */
+		{false, true, 3, 0x24, 0, 0x24, true},
+		{false, true, 3, 0x24, 0, 0x2f, true},
+		{false, true, 3, 0x24, 0, 0x2b, false},
+		{false, true, 3, 0x24, 0, 0x34, false},
+		{false, true, 3, 0x24, 0, 0xf4, true},
+		{false, true, 3, 0x24, 0, 0xfb, false},
+		{false, true, 3, 0x24, 0, 0x20, false},
+		/* a model that does not exist */
+		{false, true, 3, 0x24, 0x50000000, 0x24, false},
+		/* x2APIC cluster */
+		{true, true, 3, 0, 0, 0x00008, true},
+		{true, true, 3, 0, 0, 0x0000f, true},
+		{true, true, 3, 0, 0, 0x00007, false},
+		{true, true, 3, 0, 0, 0x10008, false},
+		{true, true, 37, 0, 0, 0x20020, true},
+		{true, true, 37, 0, 0, 0x30020, false},
+		{true, true, 37, 0, 0, ~0u, true},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		fresh(table[i].id);
+		if (table[i].x2) {
+			x2apic();
+		} else {
+			wr(LAPIC_LDR, table[i].ldr << 24);
+			wr(LAPIC_DFR, table[i].dfr);
+		}
+		if (lapic_is_destination(&l, table[i].dest, table[i].logical) != table[i].match)
+			fail_msg("row %zu", i);
+		assert_true(wrmsr_ok(0x1b, l.base & 0xfffff3ff));
+		assert_false(lapic_is_destination(&l, table[i].dest, table[i].logical));
+	}
+}
+
+/* --- LINT0
+ * ------------------------------------------------------------------------------------------ */
+
+static void lint0(void **state)
+{
+	assert_false(lapic_lint0(&l, true)); /* masked */
+	lapic_lint0(&l, false);
+	lapic_virtual_wire(&l);
+	assert_int_equal(rd(LAPIC_LVT_LINT0), 0x700);
+	assert_int_equal(rd(LAPIC_LVT_LINT1), 0x400);
+	assert_true(lapic_lint0(&l, true));
+	assert_true(lapic_lint0(&l, true));
+	assert_false(lapic_lint0(&l, false));
+	wr(LAPIC_LVT_LINT0, 0x44); /* fixed: the edge */
+	assert_false(lapic_lint0(&l, true));
+	assert_int_equal(lapic_accept(&l), 0x44);
+	wr(LAPIC_EOI, 0);
+	assert_false(lapic_lint0(&l, true));
+	assert_int_equal(lapic_accept(&l), -1);
+	lapic_lint0(&l, false);
+	wr(LAPIC_LVT_LINT0, 0x400);
+	lapic_lint0(&l, true);
+	lapic_lint0(&l, true);
+	assert_int_equal(nmis, 1);
+	wr(LAPIC_LVT_LINT0, 0x10700);
+	assert_false(lapic_lint0(&l, true));
+	assert_true(wrmsr_ok(0x1b, 0xfee00000));
+	assert_true(lapic_lint0(&l, true)); /* without an APIC the pin is INTR */
+}
+
+/* --- timer
+ * ------------------------------------------------------------------------------------------- */
+
+static const u32 divides[8][2] = {{0, 2},  {1, 4},  {2, 8},    {3, 16},
+				  {8, 32}, {9, 64}, {10, 128}, {11, 1}};
+
+static void one_shot(void **state)
+{
+	for (u32 d = 0; d < 8; d++) {
+		u64 start, period = 1000ull * divides[d][1];
+
+		fresh(3);
+		enable();
+		wr(LAPIC_TIMER_DIVIDE, divides[d][0]);
+		wr(LAPIC_LVT_TIMER, 0x35);
+		wr(LAPIC_TIMER_INITIAL, 1000);
+		start = clock_now;
+		assert_int_equal(deadline_seen, start + period);
+		assert_int_equal(rd(LAPIC_TIMER_CURRENT), 1000);
+		clock_now = start + period / 4;
+		assert_int_equal(rd(LAPIC_TIMER_CURRENT), 750);
+		assert_int_equal(lapic_timer(&l, start + period - 1), start + period);
+		assert_int_equal(lapic_pending(&l), -1);
+		assert_int_equal(lapic_timer(&l, start + period), LAPIC_NEVER);
+		assert_int_equal(lapic_accept(&l), 0x35);
+		clock_now = start + period;
+		assert_int_equal(rd(LAPIC_TIMER_CURRENT), 0);
+		assert_int_equal(rd(LAPIC_TIMER_INITIAL), 1000);
+		assert_int_equal(lapic_timer(&l, start + 100 * period), LAPIC_NEVER);
+		assert_int_equal(lapic_pending(&l), -1);
+	}
+	wr(LAPIC_TIMER_INITIAL, 1000);
+	wr(LAPIC_TIMER_INITIAL, 0);
+	assert_int_equal(deadline_seen, LAPIC_NEVER);
+}
+
+static void periodic(void **state)
+{
+	const u64 period = 123457;
+	u64 start = clock_now, fired = 0;
+
+	enable();
+	wr(LAPIC_TIMER_DIVIDE, 0xb);
+	wr(LAPIC_LVT_TIMER, 0x20035);
+	wr(LAPIC_TIMER_INITIAL, (u32)period);
+	/* A hundred thousand periods, each looked at a different time late: never off the grid. */
+	for (u64 k = 1; k <= 100000; k++) {
+		u64 due = start + k * period;
+
+		assert_int_equal(lapic_timer(&l, due - 1), due);
+		clock_now = due + k % 1000;
+		assert_int_equal(lapic_timer(&l, clock_now), due + period);
+		assert_int_equal(rd(LAPIC_TIMER_CURRENT), period - k % 1000);
+		fired += lapic_accept(&l) == 0x35;
+		wr(LAPIC_EOI, 0);
+	}
+	assert_int_equal(fired, 100000);
+	/* Very late: one interrupt, still on the grid. */
+	clock_now = start + 200000 * period + 7;
+	assert_int_equal(lapic_timer(&l, clock_now), start + 200001 * period);
+	assert_int_equal(lapic_accept(&l), 0x35);
+	wr(LAPIC_EOI, 0);
+	assert_int_equal(lapic_pending(&l), -1);
+}
+
+static void masked_timer(void **state)
+{
+	u64 start = clock_now;
+
+	enable();
+	wr(LAPIC_TIMER_DIVIDE, 0xb);
+	wr(LAPIC_LVT_TIMER, 0x30035);
+	wr(LAPIC_TIMER_INITIAL, 100000);
+	assert_int_equal(deadline_seen, LAPIC_NEVER); /* no exits for nothing */
+	clock_now = start + 350000;
+	assert_int_equal(rd(LAPIC_TIMER_CURRENT), 50000);
+	wr(LAPIC_LVT_TIMER, 0x20035);
+	assert_int_equal(lapic_pending(&l), -1); /* expiries while masked are lost */
+	assert_int_equal(deadline_seen, start + 400000);
+}
+
+static void fast_periodic_is_bounded(void **state)
+{
+	u64 at, start = clock_now;
+
+	enable();
+	wr(LAPIC_TIMER_DIVIDE, 0xb);
+	wr(LAPIC_LVT_TIMER, 0x20035);
+	wr(LAPIC_TIMER_INITIAL, 1);
+	at = deadline_seen;
+	for (u32 i = 0; i < 1000; i++) {
+		u64 next = lapic_timer(&l, at);
+
+		assert_true(next >= at + tsc_from_us(LAPIC_MIN_PERIOD_US));
+		at = next;
+	}
+	assert_true(at >= start + 999 * tsc_from_us(LAPIC_MIN_PERIOD_US));
+}
+
+static void divide_change_keeps_count(void **state)
+{
+	u64 start = clock_now;
+
+	enable();
+	wr(LAPIC_TIMER_DIVIDE, 0xb);
+	wr(LAPIC_LVT_TIMER, 0x35);
+	wr(LAPIC_TIMER_INITIAL, 10000);
+	clock_now = start + 4000;
+	wr(LAPIC_TIMER_DIVIDE, 0x3);
+	assert_int_equal(rd(LAPIC_TIMER_CURRENT), 6000);
+	assert_int_equal(deadline_seen, clock_now + 6000 * 16);
+}
+
+static void tsc_deadline(void **state)
+{
+	enable();
+	guest_offset = 5000000;
+	assert_true(wrmsr_ok(0x6e0, 7000000)); /* ignored outside the mode */
+	assert_int_equal(rdmsr_ok(0x6e0), 0);
+	wr(LAPIC_LVT_TIMER, 0x40036);
+	wr(LAPIC_TIMER_INITIAL, 1000); /* ignored in the mode */
+	assert_int_equal(rd(LAPIC_TIMER_CURRENT), 0);
+	assert_int_equal(deadline_seen, LAPIC_NEVER);
+	assert_true(wrmsr_ok(0x6e0, 7000000));
+	assert_int_equal(deadline_seen, 2000000);
+	assert_int_equal(rdmsr_ok(0x6e0), 7000000);
+	assert_int_equal(lapic_timer(&l, 1999999), 2000000);
+	assert_int_equal(lapic_pending(&l), -1);
+	assert_int_equal(lapic_timer(&l, 2000000), LAPIC_NEVER);
+	assert_int_equal(lapic_accept(&l), 0x36);
+	wr(LAPIC_EOI, 0);
+	assert_int_equal(rdmsr_ok(0x6e0), 0);
+	/* In the past: at once. */
+	clock_now = 3000000;
+	assert_true(wrmsr_ok(0x6e0, 8000000));
+	assert_int_equal(lapic_accept(&l), 0x36);
+	wr(LAPIC_EOI, 0);
+	assert_int_equal(rdmsr_ok(0x6e0), 0);
+	/* Disarmed by 0; moved with the TSC; disarmed by leaving the mode. */
+	assert_true(wrmsr_ok(0x6e0, 9000000));
+	assert_true(wrmsr_ok(0x6e0, 0));
+	assert_int_equal(deadline_seen, LAPIC_NEVER);
+	assert_true(wrmsr_ok(0x6e0, 9000000));
+	guest_offset = 4000000;
+	lapic_tsc_changed(&l);
+	assert_int_equal(deadline_seen, 5000000);
+	wr(LAPIC_LVT_TIMER, 0x36);
+	assert_int_equal(deadline_seen, LAPIC_NEVER);
+	assert_int_equal(rdmsr_ok(0x6e0), 0);
+	/* Entering the mode disarms a count. */
+	wr(LAPIC_TIMER_INITIAL, 1000);
+	wr(LAPIC_LVT_TIMER, 0x40036);
+	assert_int_equal(deadline_seen, LAPIC_NEVER);
+	/* Masked, it still expires, without an interrupt. */
+	wr(LAPIC_LVT_TIMER, 0x50036);
+	assert_true(wrmsr_ok(0x6e0, 8000000));
+	clock_now = 4000001;
+	assert_int_equal(rdmsr_ok(0x6e0), 0);
+	assert_int_equal(lapic_pending(&l), -1);
+}
+
+/* What APIC-register virtualization does: the raw value is in the page before we hear of it. */
+static void written_behind_our_back(void **state)
+{
+	enable();
+	wr(LAPIC_LVT_TIMER, 0x35);
+	wr(LAPIC_TIMER_DIVIDE, 0xb);
+	wr(LAPIC_TIMER_INITIAL, 1000);
+	*(u32 *)(void *)(page + LAPIC_LVT_TIMER) = 0xfff40036;
+	lapic_written(&l, LAPIC_LVT_TIMER);
+	assert_int_equal(rd(LAPIC_LVT_TIMER), 0x40036);
+	assert_int_equal(deadline_seen, LAPIC_NEVER); /* the mode change was noticed */
+	*(u32 *)(void *)(page + LAPIC_ID) = 0;
+	lapic_written(&l, LAPIC_ID);
+	assert_int_equal(rd(LAPIC_ID), 3u << 24);
+	*(u32 *)(void *)(page + LAPIC_SVR) = 0xffffeeff;
+	lapic_written(&l, LAPIC_SVR);
+	assert_int_equal(rd(LAPIC_SVR), 0x0ff);
+	assert_int_equal(rd(LAPIC_LVT_TIMER), 0x50036);
+	*(u32 *)(void *)(page + LAPIC_SVR) = 0x1ff;
+	lapic_written(&l, LAPIC_SVR);
+	lapic_set_irr(&l, 0x40, false);
+	lapic_accept(&l);
+	*(u32 *)(void *)(page + LAPIC_EOI) = 77;
+	lapic_written(&l, LAPIC_EOI);
+	assert_int_equal(lapic_isr_highest(&l), -1);
+	*(u32 *)(void *)(page + LAPIC_ICR_HIGH) = 0x05ffffff;
+	lapic_written(&l, LAPIC_ICR_HIGH);
+	*(u32 *)(void *)(page + LAPIC_ICR) = 0x41;
+	lapic_written(&l, LAPIC_ICR);
+	assert_int_equal(sent_dest, 5);
+	lapic_written(&l, 0xff0); /* not a register: nothing */
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup(after_reset, setup),
+		cmocka_unit_test_setup(writable_bits, setup),
+		cmocka_unit_test_setup(access_sizes, setup),
+		cmocka_unit_test_setup(priorities, setup),
+		cmocka_unit_test_setup(order_of_delivery, setup),
+		cmocka_unit_test_setup(eoi_broadcast, setup),
+		cmocka_unit_test_setup(software_disable, setup),
+		cmocka_unit_test_setup(errors, setup),
+		cmocka_unit_test_setup(icr_combinations, setup),
+		cmocka_unit_test_setup(x2apic_icr, setup),
+		cmocka_unit_test_setup(x2apic_registers, setup),
+		cmocka_unit_test_setup(x2apic_ids, setup),
+		cmocka_unit_test_setup(base_transitions, setup),
+		cmocka_unit_test_setup(disabling_resets, setup),
+		cmocka_unit_test_setup(mode_change_keeps_state, setup),
+		cmocka_unit_test_setup(destinations, setup),
+		cmocka_unit_test_setup(lint0, setup),
+		cmocka_unit_test_setup(one_shot, setup),
+		cmocka_unit_test_setup(periodic, setup),
+		cmocka_unit_test_setup(masked_timer, setup),
+		cmocka_unit_test_setup(fast_periodic_is_bounded, setup),
+		cmocka_unit_test_setup(divide_change_keeps_count, setup),
+		cmocka_unit_test_setup(tsc_deadline, setup),
+		cmocka_unit_test_setup(written_behind_our_back, setup),
+	};
+	int failed = cmocka_run_group_tests_name("software delivery", tests, NULL, NULL);
+
+	hardware = true;
+	return failed + cmocka_run_group_tests_name("hardware delivery", tests, NULL, NULL);
+}

@@ -1,0 +1,1 @@
+UNIT_dev_rtc := hv/dev/rtc.c
