@@ -6,5 +6,6 @@
 /*
  * The CRC of `len` bytes. `crc` is 0 for a first piece and the previous result for the next one:
  * crc32(crc32(0, a, n), a + n, m) == crc32(0, a, n + m).
+ * The first call of all must not race with another one (it is made by the start-up code).
  */
 u32 crc32(u32 crc, const void *data, size_t len);
