@@ -373,6 +373,38 @@ static void gate_error_code_16(void **state)
 	assert_int_equal(get_ram(0xfffc, 4), 0x12340000);
 }
 
+/* A 16-bit stack of a 32-bit task: ESP's upper half stays; expand-down is above the limit only. */
+static void gate_error_code_stacks(void **state)
+{
+	static const struct {
+		u32 ar, limit, esp;
+		int vector;
+	} stacks[] = {
+		{0x92, 0xffff, 0x12340000, -1},	    {0x96, 0xfff, 0x1004, -1},
+		{0x96, 0xfff, 0x1003, VEC_SS},	    {0x96, 0xfff, 2, VEC_SS},
+		{0x96, 0xfff, 0x56780000, -1},	    {0x4096, 0xfff, 2, VEC_SS},
+		{0x92, 0xffff, 0x12340002, VEC_SS}, {0x92, 0x6fff, STACK, -1},
+		{0x92, 0x6ffe, STACK, VEC_SS},
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(stacks); i++) {
+		reset(NULL);
+		set_descriptor(GDT + DATA0, 0, stacks[i].limit, stacks[i].ar);
+		put_ram(TSS_B + 0x28 + 4 * RSP, stacks[i].esp, 4);
+		event(INTR_TYPE_HW_EXCEPTION, VEC_GP, true, 0x1234);
+		run(GATE, TASK_B);
+		assert_int_equal(seen.vector, stacks[i].vector);
+		if (stacks[i].vector < 0) {
+			u32 to = (stacks[i].esp & 0xffff0000) | ((stacks[i].esp - 4) & 0xffff);
+
+			assert_int_equal(vmcs_field[VMCS_GUEST_RSP], to);
+			assert_int_equal(get_ram(to & 0xffff, 4), 0x1234);
+		} else {
+			assert_int_equal(vmcs_field[VMCS_GUEST_RSP], stacks[i].esp);
+		}
+	}
+}
+
 static void gate_stack_fault(void **state)
 {
 	set_descriptor(GDT + DATA0, 0, STACK - 5, 0x4092);
@@ -441,6 +473,10 @@ static void checks_of_tss(void **state)
 		assert_memory_equal(fields, vmcs_field, sizeof(fields));
 		assert_memory_equal(memory, ram, sizeof(memory));
 	}
+	reset(NULL);
+	vmcs_field[VMCS_GUEST_GDTR_LIMIT] = TASK_B + 6; /* all but the descriptor's last byte */
+	run(CALL, TASK_B);
+	assert_int_equal(seen.vector, VEC_GP);
 	reset(NULL);
 	vmcs_field[VMCS_GUEST_TR_LIMIT] = 0x5e; /* the old state does not fit */
 	run(CALL, TASK_B);
@@ -616,6 +652,7 @@ int main(void)
 		cmocka_unit_test_setup(gate_nmi, reset),
 		cmocka_unit_test_setup(gate_error_code, reset),
 		cmocka_unit_test_setup(gate_error_code_16, reset),
+		cmocka_unit_test_setup(gate_error_code_stacks, reset),
 		cmocka_unit_test_setup(gate_stack_fault, reset),
 		cmocka_unit_test_setup(checks_of_tss, reset),
 		cmocka_unit_test_setup(page_faults, reset),
