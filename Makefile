@@ -19,7 +19,8 @@ ZYDIS_DIR := $(BUILD)/src/zydis
 STB_DIR   := /usr/include/stb
 
 HV_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -fno-stack-protector -fno-pic -fno-pie \
-	-mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer -fcf-protection=none \
+	-mcmodel=kernel -mno-red-zone -mgeneral-regs-only -fno-omit-frame-pointer -momit-leaf-frame-pointer \
+	-fcf-protection=none \
 	-fno-asynchronous-unwind-tables -fno-strict-aliasing -Ihv -Iinclude -I$(BUILD)/gen \
 	-isystem $(STB_DIR) $(HV_EXTRA)
 ZYDIS_DEFS := -DZYAN_NO_LIBC -DZYDIS_STATIC_BUILD -DZYCORE_STATIC_BUILD -DZYDIS_MINIMAL_MODE \

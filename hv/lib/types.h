@@ -39,6 +39,7 @@ typedef int64_t s64;
 
 #define __packed       __attribute__((packed))
 #define __aligned(n)   __attribute__((aligned(n)))
+#define __noinline     __attribute__((noinline))
 #define __noreturn     __attribute__((noreturn))
 #define __format(a, b) __attribute__((format(printf, a, b)))
 #define likely(x)      __builtin_expect(!!(x), 1)

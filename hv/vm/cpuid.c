@@ -197,7 +197,7 @@ static u32 core_bits(const struct vcpu *vcpu)
 	return bits;
 }
 
-static struct cpuid_regs leaf_1(struct vcpu *vcpu)
+static __noinline struct cpuid_regs leaf_1(struct vcpu *vcpu)
 {
 	struct cpuid_regs r = basic[1];
 	u32 n = vcpu->vm->vcpu_count;
@@ -215,7 +215,7 @@ static struct cpuid_regs leaf_1(struct vcpu *vcpu)
 }
 
 /* Deterministic cache parameters: levels 1 and 2 private, level 3 shared by all vCPUs. */
-static struct cpuid_regs leaf_4(struct vcpu *vcpu, u32 subleaf)
+static __noinline struct cpuid_regs leaf_4(struct vcpu *vcpu, u32 subleaf)
 {
 	struct cpuid_regs r = cpuid(4, subleaf);
 	u32 cores = (BIT(core_bits(vcpu)) - 1) & 0x3f;
@@ -227,7 +227,7 @@ static struct cpuid_regs leaf_4(struct vcpu *vcpu, u32 subleaf)
 	return r;
 }
 
-static struct cpuid_regs leaf_b(struct vcpu *vcpu, u32 subleaf)
+static __noinline struct cpuid_regs leaf_b(struct vcpu *vcpu, u32 subleaf)
 {
 	struct cpuid_regs r = {.ecx = subleaf & 0xff, .edx = vcpu->index};
 
@@ -243,7 +243,7 @@ static struct cpuid_regs leaf_b(struct vcpu *vcpu, u32 subleaf)
 }
 
 /* The guest's XCR0 is in force while the hypervisor runs, so sizes come out right by themselves. */
-static struct cpuid_regs leaf_d(u32 subleaf)
+static __noinline struct cpuid_regs leaf_d(u32 subleaf)
 {
 	struct cpuid_regs r;
 
@@ -273,7 +273,7 @@ static struct cpuid_regs leaf_d(u32 subleaf)
 	return r;
 }
 
-static struct cpuid_regs leaf_hypervisor(struct vcpu *vcpu, u32 leaf)
+static __noinline struct cpuid_regs leaf_hypervisor(struct vcpu *vcpu, u32 leaf)
 {
 	switch (leaf) {
 	case UMBRA_CPUID_BASE:
@@ -288,39 +288,70 @@ static struct cpuid_regs leaf_hypervisor(struct vcpu *vcpu, u32 leaf)
 	return (struct cpuid_regs){0};
 }
 
-static struct cpuid_regs answer(struct vcpu *vcpu, u32 leaf, u32 subleaf)
+/* Leaves that depend on the vCPU, the subleaf or a register. */
+static __noinline void answer_computed(struct vcpu *vcpu, u32 leaf, u32 subleaf,
+				       struct cpuid_regs *out)
 {
-	if (leaf >= 0x80000000 && leaf <= extended[0].eax)
-		return extended[leaf & 0xf];
-	if (leaf >= UMBRA_CPUID_BASE && leaf < UMBRA_CPUID_BASE + 0x10000)
-		return leaf_hypervisor(vcpu, leaf);
+	switch (leaf) {
+	case 1:
+		*out = leaf_1(vcpu);
+		break;
+	case 4:
+		*out = leaf_4(vcpu, subleaf);
+		break;
+	case 7:
+		*out = subleaf ? (struct cpuid_regs){0} : leaf7;
+		break;
+	case 0xb:
+		*out = leaf_b(vcpu, subleaf);
+		break;
+	case 0xd:
+		*out = leaf_d(subleaf);
+		break;
+	default:
+		*out = leaf_hypervisor(vcpu, leaf);
+		break;
+	}
+}
+
+static void set_registers(struct vcpu *vcpu, const struct cpuid_regs *r)
+{
+	vcpu->gpr[RAX] = r->eax;
+	vcpu->gpr[RBX] = r->ebx;
+	vcpu->gpr[RCX] = r->ecx;
+	vcpu->gpr[RDX] = r->edx;
+	vcpu_skip(vcpu);
+}
+
+static __noinline void computed(struct vcpu *vcpu, u32 leaf)
+{
+	struct cpuid_regs r;
+
+	answer_computed(vcpu, leaf, (u32)vcpu->gpr[RCX], &r);
+	set_registers(vcpu, &r);
+}
+
+#define COMPUTED (BIT(1) | BIT(4) | BIT(7) | BIT(0xb) | BIT(0xd))
+
+void exit_cpuid(struct vcpu *vcpu)
+{
+	u32 leaf = (u32)vcpu->gpr[RAX];
+
+	if (leaf >= 0x80000000 && leaf <= extended[0].eax) {
+		set_registers(vcpu, &extended[leaf & 0xf]);
+		return;
+	}
+	if (leaf >= UMBRA_CPUID_BASE && leaf < UMBRA_CPUID_BASE + 0x10000) {
+		computed(vcpu, leaf);
+		return;
+	}
 	if (leaf > MAX_BASIC) {
 		/* As Intel's processors do: out of range means the highest basic leaf. */
 		vcpu->refusals++;
 		leaf = MAX_BASIC;
 	}
-	switch (leaf) {
-	case 1:
-		return leaf_1(vcpu);
-	case 4:
-		return leaf_4(vcpu, subleaf);
-	case 7:
-		return subleaf ? (struct cpuid_regs){0} : leaf7;
-	case 0xb:
-		return leaf_b(vcpu, subleaf);
-	case 0xd:
-		return leaf_d(subleaf);
-	}
-	return basic[leaf];
-}
-
-void exit_cpuid(struct vcpu *vcpu)
-{
-	struct cpuid_regs r = answer(vcpu, (u32)vcpu->gpr[RAX], (u32)vcpu->gpr[RCX]);
-
-	vcpu->gpr[RAX] = r.eax;
-	vcpu->gpr[RBX] = r.ebx;
-	vcpu->gpr[RCX] = r.ecx;
-	vcpu->gpr[RDX] = r.edx;
-	vcpu_skip(vcpu);
+	if (COMPUTED >> leaf & 1)
+		computed(vcpu, leaf);
+	else
+		set_registers(vcpu, &basic[leaf]);
 }

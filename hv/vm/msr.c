@@ -114,6 +114,8 @@ static bool read_msr(struct vcpu *vcpu, u32 msr, u64 *value)
 
 static void move_tsc(struct vcpu *vcpu, u64 delta)
 {
+	if (!delta)
+		return;
 	vcpu->tsc_offset += delta;
 	vcpu->msr_tsc_adjust += delta;
 	vmcs_write(VMCS_TSC_OFFSET, vcpu->tsc_offset);

@@ -14,7 +14,7 @@
 
 /* The slow way before entry: everything other CPUs and devices asked for. Kept out of the fast one.
  */
-static __attribute__((noinline)) int serve_requests(struct vcpu *vcpu)
+static __noinline int serve_requests(struct vcpu *vcpu)
 {
 	u32 requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_ACQUIRE);
 
@@ -90,8 +90,7 @@ int vcpu_prepare(struct vcpu *vcpu)
 			continue;
 		}
 		/* Rounded up: never early, or the tick would find nothing to do. */
-		vmcs_write(VMCS_PREEMPTION_TIMER,
-			   ((vcpu->deadline - now) >> (vmx_caps.misc & 31)) + 1);
+		vmcs_write(VMCS_PREEMPTION_TIMER, ((vcpu->deadline - now) >> vmx_timer_shift) + 1);
 		ept_enter(vcpu->view, vcpu->cpu);
 		/* ept_enter() made us visible to vcpu_request(): one more look closes the gap. */
 		if (likely(!__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED)))

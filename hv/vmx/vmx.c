@@ -13,6 +13,7 @@
 struct vmx_caps vmx_caps;
 struct vmx_controls vmx_controls;
 u64 vmx_features;
+u8 vmx_timer_shift;
 
 static hpa_t vmxon_region[MAX_CPUS];
 
@@ -44,6 +45,7 @@ void vmx_init(u64 hide)
 		panic("this processor lacks what Umbra requires; the loader should have said so");
 	vmx_features = caps_features(&vmx_caps, hide);
 	caps_controls(&vmx_caps, vmx_features, &vmx_controls);
+	vmx_timer_shift = vmx_caps.misc & 31;
 	names[0] = 0;
 	for (u32 f = 0; f < FEAT_COUNT; f++)
 		if (vmx_has(f) && len < sizeof(names))
@@ -128,12 +130,9 @@ void vmcs_load(hpa_t vmcs)
 		panic("VMPTRLD %#llx failed", (unsigned long long)vmcs.v);
 }
 
-__noreturn void vmcs_access_failed(u32 field, bool write, u64 value)
+__noreturn void vmcs_access_failed(u32 field, bool write)
 {
-	if (write)
-		panic("VMWRITE of %s (%#x) with %#llx failed", vmcs_field_name(field), field,
-		      (unsigned long long)value);
-	panic("VMREAD of %s (%#x) failed", vmcs_field_name(field), field);
+	panic("%s of %s (%#x) failed", write ? "VMWRITE" : "VMREAD", vmcs_field_name(field), field);
 }
 
 static void invept(u64 type, u64 eptp)
