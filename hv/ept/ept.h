@@ -141,14 +141,20 @@ extern struct ept_view *ept_running[EPT_MAX_CPUS]; /* atomic; view a CPU is in g
  */
 void ept_catch_up(struct ept_view *view, u32 cpu, u64 generation);
 
-static inline void ept_enter(struct ept_view *view, u32 cpu)
+/* The first half of ept_enter(): false if this CPU has to catch up first. Calls nothing. */
+static inline bool ept_announce(struct ept_view *view, u32 cpu)
 {
 	u64 generation;
 
 	__atomic_store_n(&ept_running[cpu], view, __ATOMIC_SEQ_CST);
 	generation = __atomic_load_n(&view->generation, __ATOMIC_SEQ_CST);
-	if (unlikely(__atomic_load_n(&view->seen[cpu], __ATOMIC_RELAXED) != generation))
-		ept_catch_up(view, cpu, generation);
+	return likely(__atomic_load_n(&view->seen[cpu], __ATOMIC_RELAXED) == generation);
+}
+
+static inline void ept_enter(struct ept_view *view, u32 cpu)
+{
+	if (!ept_announce(view, cpu))
+		ept_catch_up(view, cpu, __atomic_load_n(&view->generation, __ATOMIC_SEQ_CST));
 }
 
 static inline void ept_leave(u32 cpu)

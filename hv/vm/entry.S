@@ -2,7 +2,7 @@
  * VM entry and exit.
  *
  * int vmx_run(struct vcpu *vcpu)
- *	Runs the vCPU, whose VMCS is current, until vcpu_exit() asks to leave. Returns vcpu_exit()'s
+ *	Runs the vCPU, whose VMCS is current, until vcpu_prepare() asks to leave. Returns its
  *	value, or VMX_RUN_ENTRY_FAILED when VMLAUNCH or VMRESUME itself failed.
  *
  * While the guest runs, HOST_RSP points just past vcpu->gpr, so the exit path stores the registers
@@ -80,6 +80,8 @@ vmx_exit:
 	mov	VCPU_HOST_STACK(%rbx), %rsp
 	xor	%ebp, %ebp		/* end of the frame chain for backtraces */
 	call	vcpu_exit
+	mov	%rbx, %rdi
+	call	vcpu_prepare
 	test	%eax, %eax
 	je	.Lenter
 .Lleave:

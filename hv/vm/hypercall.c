@@ -4,23 +4,20 @@
 #include "vm/internal.h"
 #include "x86/regs.h"
 
-struct hypercall_args {
-	u64 rbx, rcx, rdx, rsi;
-};
+/* Arguments in the order of the ABI: RBX, RCX, RDX. No call takes a fourth yet. */
+typedef s64 (*hypercall_fn)(struct vcpu *vcpu, u64 a, u64 b, u64 c);
 
-typedef s64 (*hypercall_fn)(struct vcpu *vcpu, const struct hypercall_args *args);
-
-static s64 hc_version(struct vcpu *vcpu, const struct hypercall_args *args)
+static s64 hc_version(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
 	return UMBRA_HYPERCALL_VERSION;
 }
 
-static s64 hc_nop(struct vcpu *vcpu, const struct hypercall_args *args)
+static s64 hc_nop(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
 	return 0;
 }
 
-static s64 hc_yield(struct vcpu *vcpu, const struct hypercall_args *args)
+static s64 hc_yield(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
 	vcpu_request(vcpu, REQ_YIELD);
 	return 0;
@@ -31,9 +28,9 @@ static s64 hc_yield(struct vcpu *vcpu, const struct hypercall_args *args)
 	 BIT(VEC_AC) | BIT(VEC_CP))
 
 /* What VM entry would refuse (SDM 27.2.1.3) is refused here. */
-static s64 hc_inject(struct vcpu *vcpu, const struct hypercall_args *args)
+static s64 hc_inject(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
-	u64 info = args->rbx, error = args->rcx, length = args->rdx;
+	u64 info = a, error = b, length = c;
 	u32 vector = info & INTR_INFO_VECTOR;
 	u32 type = (u32)info & INTR_INFO_TYPE;
 	bool has_error = info & INTR_INFO_ERROR_CODE;
@@ -68,13 +65,13 @@ static s64 hc_inject(struct vcpu *vcpu, const struct hypercall_args *args)
 	return 0;
 }
 
-static s64 hc_stat(struct vcpu *vcpu, const struct hypercall_args *args)
+static s64 hc_stat(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
 	u64 total = 0;
 
-	if (args->rbx >= HC_STAT_EXIT && args->rbx < HC_STAT_EXIT + EXIT_COUNT)
-		return (s64)vcpu->exits[args->rbx - HC_STAT_EXIT];
-	switch (args->rbx) {
+	if (a >= HC_STAT_EXIT && a < HC_STAT_EXIT + EXIT_COUNT)
+		return (s64)vcpu->exits[a - HC_STAT_EXIT];
+	switch (a) {
 	case HC_STAT_EXITS:
 		for (u32 i = 0; i < EXIT_COUNT; i++)
 			total += vcpu->exits[i];
@@ -91,33 +88,33 @@ static s64 hc_stat(struct vcpu *vcpu, const struct hypercall_args *args)
 	return HC_EINVAL;
 }
 
-static s64 hc_protect(struct vcpu *vcpu, const struct hypercall_args *args)
+static s64 hc_protect(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
-	u64 perms = args->rdx;
+	u64 perms = c;
 
 	if (perms & ~7ull)
 		return HC_EINVAL;
-	return space_protect(vcpu->vm, gpa(args->rbx), args->rcx, perms) ? HC_EINVAL : 0;
+	return space_protect(vcpu->vm, gpa(a), b, perms) ? HC_EINVAL : 0;
 }
 
-static s64 hc_page_size(struct vcpu *vcpu, const struct hypercall_args *args)
+static s64 hc_page_size(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
-	const struct region *region = space_find(&vcpu->vm->space, gpa(args->rbx));
+	const struct region *region = space_find(&vcpu->vm->space, gpa(a));
 	struct ept_leaf leaf;
 
 	if (!region || region->kind != REGION_RAM)
 		return HC_EINVAL;
-	if (ept_lookup(vcpu->view, gpa(args->rbx), &leaf))
+	if (ept_lookup(vcpu->view, gpa(a), &leaf))
 		return 0;
 	return leaf.shift;
 }
 
-static s64 hc_discard(struct vcpu *vcpu, const struct hypercall_args *args)
+static s64 hc_discard(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
-	return space_discard(vcpu->vm, gpa(args->rbx), args->rcx) ? HC_EINVAL : 0;
+	return space_discard(vcpu->vm, gpa(a), b) ? HC_EINVAL : 0;
 }
 
-static s64 hc_features(struct vcpu *vcpu, const struct hypercall_args *args)
+static s64 hc_features(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
 	return (s64)vmx_features;
 }
@@ -128,14 +125,14 @@ static const hypercall_fn hypercalls[HC_COUNT] = {
 	[HC_PAGE_SIZE] = hc_page_size, [HC_DISCARD] = hc_discard, [HC_FEATURES] = hc_features,
 };
 
-void exit_vmcall(struct vcpu *vcpu)
+/* CS access rights: 64-bit code (L), DPL 0 and not conforming, which makes CPL 0 certain. */
+#define CS_AR_MASK  (BIT(13) | BIT(6) | BIT(5) | BIT(2))
+#define CS_AR_CPL0L BIT(13)
+
+static __noinline void vmcall_rare(struct vcpu *vcpu, u64 cs_ar)
 {
-	bool long_mode =
-		(vcpu->entry_controls & ENTRY_IA32E) && (vmcs_read(VMCS_GUEST_CS_AR) & BIT(13));
-	u64 width = long_mode ? ~0ull : 0xffffffff;
+	u64 width = cs_ar & BIT(13) ? ~0ull : 0xffffffff;
 	u64 number = vcpu->gpr[RAX] & width;
-	struct hypercall_args args = {vcpu->gpr[RBX] & width, vcpu->gpr[RCX] & width,
-				      vcpu->gpr[RDX] & width, vcpu->gpr[RSI] & width};
 	s64 result = HC_ENOSYS;
 
 	if (!vcpu_cpl0(vcpu)) {
@@ -144,6 +141,21 @@ void exit_vmcall(struct vcpu *vcpu)
 	}
 	vcpu_skip(vcpu);
 	if (number < HC_COUNT)
-		result = hypercalls[number](vcpu, &args);
+		result = hypercalls[number](vcpu, vcpu->gpr[RBX] & width, vcpu->gpr[RCX] & width,
+					    vcpu->gpr[RDX] & width);
 	vcpu->gpr[RAX] = (u64)result & width;
+}
+
+void exit_vmcall(struct vcpu *vcpu)
+{
+	u64 cs_ar = vmcs_read(VMCS_GUEST_CS_AR);
+	u64 number = vcpu->gpr[RAX];
+
+	if (unlikely((cs_ar & CS_AR_MASK) != CS_AR_CPL0L || number >= HC_COUNT)) {
+		vmcall_rare(vcpu, cs_ar);
+		return;
+	}
+	vcpu_skip(vcpu);
+	vcpu->gpr[RAX] =
+		(u64)hypercalls[number](vcpu, vcpu->gpr[RBX], vcpu->gpr[RCX], vcpu->gpr[RDX]);
 }

@@ -31,7 +31,7 @@ enum run_result {
 };
 
 int vmx_run(struct vcpu *vcpu);	     /* entry.S */
-int vcpu_exit(struct vcpu *vcpu);    /* called by entry.S */
+void vcpu_exit(struct vcpu *vcpu);   /* called by entry.S */
 int vcpu_prepare(struct vcpu *vcpu); /* everything that must hold before entry */
 void vcpu_entry_failed(struct vcpu *vcpu, u32 reason);
 

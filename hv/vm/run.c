@@ -69,49 +69,68 @@ static __noinline int serve_requests(struct vcpu *vcpu)
 	return RUN_AGAIN;
 }
 
-int vcpu_prepare(struct vcpu *vcpu)
+/*
+ * True if the guest can be entered now, with everything set. ept_announce() makes us visible to
+ * vcpu_request() before the requests are looked at, so that one that comes later sends a kick.
+ * Straight code that calls nothing: every exit goes through here.
+ */
+static inline bool ready(struct vcpu *vcpu)
 {
-	for (;;) {
-		u64 now;
+	u64 now;
 
-		if (unlikely(vcpu->requests)) {
-			int result = serve_requests(vcpu);
-
-			if (result != RUN_AGAIN)
-				return result;
-			continue;
-		}
-		now = rdtsc();
-		if (unlikely(now >= vcpu->deadline)) {
-			int result = sched_tick(vcpu, now);
-
-			if (result != RUN_AGAIN)
-				return result;
-			continue;
-		}
-		/* Rounded up: never early, or the tick would find nothing to do. */
-		vmcs_write(VMCS_PREEMPTION_TIMER, ((vcpu->deadline - now) >> vmx_timer_shift) + 1);
-		ept_enter(vcpu->view, vcpu->cpu);
-		/* ept_enter() made us visible to vcpu_request(): one more look closes the gap. */
-		if (likely(!__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED)))
-			return RUN_AGAIN;
-		ept_leave(vcpu->cpu);
-	}
+	if (unlikely(!ept_announce(vcpu->view, vcpu->cpu)))
+		return false;
+	if (unlikely(__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED)))
+		return false;
+	now = rdtsc();
+	if (unlikely(now >= vcpu->deadline))
+		return false;
+	/* Rounded up: never early, or the tick would find nothing to do. */
+	vmcs_write(VMCS_PREEMPTION_TIMER, ((vcpu->deadline - now) >> vmx_timer_shift) + 1);
+	return true;
 }
 
-/* Called by entry.S on the hypervisor's stack, guest registers in vcpu->gpr. 0 = enter again. */
-int vcpu_exit(struct vcpu *vcpu)
+static __noinline int prepare_slowly(struct vcpu *vcpu)
+{
+	int result;
+
+	do {
+		u64 now;
+
+		ept_enter(vcpu->view, vcpu->cpu);
+		ept_leave(vcpu->cpu);
+		if (vcpu->requests) {
+			result = serve_requests(vcpu);
+			if (result != RUN_AGAIN)
+				return result;
+		}
+		now = rdtsc();
+		if (now >= vcpu->deadline) {
+			result = sched_tick(vcpu, now);
+			if (result != RUN_AGAIN)
+				return result;
+		}
+	} while (!ready(vcpu));
+	return RUN_AGAIN;
+}
+
+int vcpu_prepare(struct vcpu *vcpu)
+{
+	return likely(ready(vcpu)) ? RUN_AGAIN : prepare_slowly(vcpu);
+}
+
+/* Called by entry.S on the hypervisor's stack, guest registers in vcpu->gpr. */
+void vcpu_exit(struct vcpu *vcpu)
 {
 	u32 reason = (u32)vmcs_read(VMCS_EXIT_REASON);
 
 	ept_leave(vcpu->cpu);
 	if (unlikely(reason >= EXIT_COUNT)) {
 		vcpu_entry_failed(vcpu, reason);
-	} else {
-		vcpu->exits[reason]++;
-		exit_handlers[reason](vcpu);
+		return;
 	}
-	return vcpu_prepare(vcpu);
+	vcpu->exits[reason]++;
+	exit_handlers[reason](vcpu);
 }
 
 void vcpu_request(struct vcpu *vcpu, u32 requests)
