@@ -195,6 +195,24 @@ static void address_sizes(void **state)
 	assert_int_equal(port_last, 0x44);
 }
 
+/* Compatibility mode: the sum of base and offset is cut to 32 bits before paging. */
+static void compatibility_mode(void **state)
+{
+	vmcs_field[VMCS_GUEST_CR0] |= CR0_PG;
+	vmcs_field[VMCS_GUEST_CR4] = CR4_PAE;
+	vmcs_field[VMCS_GUEST_EFER] = EFER_LMA | EFER_LME;
+	vmcs_field[VMCS_GUEST_CR3] = 0x12000;
+	put_ram(0x12000, 0x13007, 8);
+	put_ram(0x13000, 0x14007, 8);
+	put_ram(0x14000, 0x00087, 8); /* 2 MiB at 0 */
+	segment(SEG_DS, 0xfffff000, 0xffffffff, 0xc093);
+	put_ram(0x2000, 0x66, 1);
+	fake.gpr[RSI] = 0x3000;
+	run(BYTE, 1, SEG_DS);
+	expect_done(1);
+	assert_int_equal(port_last, 0x66);
+}
+
 static void non_canonical(void **state)
 {
 	vmcs_field[VMCS_GUEST_CR0] |= CR0_PG;
@@ -385,6 +403,7 @@ int main(void)
 		cmocka_unit_test_setup(single_step, reset),
 		cmocka_unit_test_setup(end_of_vm, reset),
 		cmocka_unit_test_setup(address_sizes, reset),
+		cmocka_unit_test_setup(compatibility_mode, reset),
 		cmocka_unit_test_setup(non_canonical, reset),
 		cmocka_unit_test_setup(segment_checks, reset),
 		cmocka_unit_test_setup(real_mode, reset),

@@ -1,0 +1,1 @@
+UNIT_mmio := hv/vm/walk.c
