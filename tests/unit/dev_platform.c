@@ -1,0 +1,748 @@
+/*
+ * The platform put together: interrupt routing between vCPUs, lines, deadlines, posted vectors, the
+ * port policy. What vm/ provides is played by this file.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "dev/platform.h"
+#include "vm/console.h"
+#include "vm/platform.h"
+#include "vmx/vmx.h"
+
+#define CPUS 4
+
+/* So fast a clock that real time stands still; tests move time by platform->last. */
+u64 tsc_hz = 1000000000000000ull;
+u64 vmx_features;
+
+/* --- vm/
+ * ------------------------------------------------------------------------------------------ */
+
+static struct boot_vm config = {.name = "test", .memory = 64 * MIB, .vcpus = CPUS, .x2apic = 1};
+static struct vm vm;
+static struct vcpu vcpus[CPUS];
+static struct posted posted[CPUS];
+static u8 pages[CPUS][4096] __aligned(4096);
+static u32 nmis[CPUS], inits[CPUS], sipis[CPUS], refusals, ended, restarted, exit_value;
+static u64 refused_key;
+static u8 console_out[64], console_in[64];
+static u32 out_count, in_count, in_next, regions;
+
+static void check_unlocked(void)
+{
+	assert_int_equal(vm.dev_lock.next, vm.dev_lock.serving);
+}
+
+void vcpu_post_irq(struct vcpu *v, u8 vector)
+{
+	v->posted->pir[vector / 64] |= BIT64(vector % 64);
+	v->posted->control |= 1;
+	v->requests |= REQ_IRQ;
+}
+
+void vcpu_post_nmi(struct vcpu *v)
+{
+	nmis[v->index]++;
+}
+
+void vcpu_post_init(struct vcpu *v)
+{
+	inits[v->index]++;
+}
+
+void vcpu_post_sipi(struct vcpu *v, u8 vector)
+{
+	v->sipi_vector = vector;
+	sipis[v->index]++;
+}
+
+void vcpu_request(struct vcpu *v, u32 requests)
+{
+	v->requests |= requests;
+}
+
+void vcpu_apic_mode_changed(struct vcpu *v)
+{
+}
+
+u64 vcpu_tsc(const struct vcpu *v)
+{
+	return __builtin_ia32_rdtsc() + v->tsc_offset;
+}
+
+u64 vcpu_tsc_to_host(const struct vcpu *v, u64 guest)
+{
+	return guest - v->tsc_offset;
+}
+
+void *heap_alloc(u64 bytes)
+{
+	return calloc(1, bytes);
+}
+
+void heap_free(void *p, u64 bytes)
+{
+	free(p);
+}
+
+int space_add_mmio(struct vm *v, gpa_t base, u64 bytes, u32 device)
+{
+	assert_int_equal(bytes, 4096);
+	assert_int_equal(base.v, device == PLATFORM_LAPIC ? 0xfee00000 : 0xfec00000);
+	regions++;
+	return 0;
+}
+
+void vm_end(struct vm *v, u32 status, const char *fmt, ...)
+{
+	check_unlocked();
+	exit_value = status;
+	ended++;
+}
+
+void vm_restart(struct vm *v, const char *why)
+{
+	check_unlocked();
+	restarted++;
+}
+
+void vm_log_refusal(struct vcpu *v, const char *what, u64 key)
+{
+	check_unlocked();
+	refused_key = key;
+	refusals++;
+}
+
+void console_put(struct vm *v, u8 byte)
+{
+	check_unlocked();
+	console_out[out_count++ % 64] = byte;
+}
+
+int console_get(struct vm *v)
+{
+	return in_next < in_count ? console_in[in_next++] : -1;
+}
+
+s64 wallclock_read(void)
+{
+	return 1735689600;
+}
+
+/* --- helpers
+ * -------------------------------------------------------------------------------------- */
+
+static struct platform *p;
+
+static void clear_events(void)
+{
+	memset(nmis, 0, sizeof(nmis));
+	memset(inits, 0, sizeof(inits));
+	memset(sipis, 0, sizeof(sipis));
+	for (u32 i = 0; i < CPUS; i++) {
+		vcpus[i].requests = 0;
+		memset(&posted[i], 0, sizeof(posted[i]));
+		memset(&pages[i][LAPIC_IRR], 0, 0x80);
+		memset(&pages[i][LAPIC_ISR], 0, 0x80);
+	}
+}
+
+static void mmio(u32 cpu, u32 offset, u32 value)
+{
+	assert_true(platform_mmio_write(&vcpus[cpu], PLATFORM_LAPIC, offset, 4, value));
+}
+
+static int setup(void **state)
+{
+	memset(&vm, 0, sizeof(vm));
+	memset(vcpus, 0, sizeof(vcpus));
+	vm.config = &config;
+	vm.vcpu_count = CPUS;
+	for (u32 i = 0; i < CPUS; i++) {
+		vcpus[i].vm = &vm;
+		vcpus[i].index = i;
+		vcpus[i].vapic = pages[i];
+		vcpus[i].posted = &posted[i];
+		vm.vcpu[i] = &vcpus[i];
+	}
+	refusals = ended = restarted = out_count = in_count = in_next = regions = 0;
+	assert_int_equal(platform_create(&vm), 0);
+	assert_int_equal(regions, 2);
+	p = vm.platform;
+	for (u32 i = 1; i < CPUS; i++)
+		mmio(i, LAPIC_SVR, 0x1ff);
+	clear_events();
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	platform_destroy(&vm);
+	return 0;
+}
+
+static void advance_us(u64 us)
+{
+	p->last = MAX(p->last, __builtin_ia32_rdtsc()) + us * (tsc_hz / 1000000);
+}
+
+static void timers(void)
+{
+	platform_timers(&vcpus[0], p->last);
+}
+
+static void out(u16 port, u8 v)
+{
+	platform_port_out(&vcpus[0], port, 1, v);
+}
+
+static u8 in(u16 port)
+{
+	return (u8)platform_port_in(&vcpus[0], port, 1);
+}
+
+static void pic_init(void)
+{
+	static const u16 words[][2] = {{0x20, 0x11}, {0x21, 0x20}, {0x21, 4}, {0x21, 1}, {0x21, 0},
+				       {0xa0, 0x11}, {0xa1, 0x28}, {0xa1, 2}, {0xa1, 1}, {0xa1, 0}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+		out(words[i][0], (u8)words[i][1]);
+}
+
+static void redirect(u32 pin, u32 low, u32 dest)
+{
+	platform_mmio_write(&vcpus[0], PLATFORM_IOAPIC, 0, 4, 0x11 + 2 * pin);
+	platform_mmio_write(&vcpus[0], PLATFORM_IOAPIC, 0x10, 4, dest << 24);
+	platform_mmio_write(&vcpus[0], PLATFORM_IOAPIC, 0, 4, 0x10 + 2 * pin);
+	platform_mmio_write(&vcpus[0], PLATFORM_IOAPIC, 0x10, 4, low);
+}
+
+/* As vm/ does it: look, then accept. */
+static int take(struct vcpu *v)
+{
+	int vector = platform_irq_pending(v);
+
+	if (vector < 0)
+		return -1;
+	assert_int_equal(platform_irq_accept(v), vector);
+	return vector;
+}
+
+/* Bit per vCPU that has this vector pending now. */
+static u32 who_has(int vector)
+{
+	u32 set = 0;
+
+	for (u32 i = 0; i < CPUS; i++)
+		if (platform_irq_pending(&vcpus[i]) == vector)
+			set |= BIT(i);
+	return set;
+}
+
+static u32 set_of(const u32 *counters)
+{
+	u32 set = 0;
+
+	for (u32 i = 0; i < CPUS; i++) {
+		assert_in_range(counters[i], 0, 1);
+		set |= counters[i] << i;
+	}
+	return set;
+}
+
+/* --- IPIs
+ * ----------------------------------------------------------------------------------------- */
+
+/* Every sender, destination form and delivery mode: exactly who gets it. */
+static void ipi_matrix(void **state)
+{
+	static const struct {
+		u32 icr, dest;
+		u32 targets; /* for sender 0; "self" and "others" are computed */
+	} table[] = {
+		{0, 0, 1},	    {0, 1, 2},	      {0, 3, 8},
+		{0, 4, 0},	    {0, 0xff, 0xf},   {0x800, 0x01, 1},
+		{0x800, 0x0a, 0xa}, {0x800, 0xf0, 0}, {0x800, 0xff, 0xf},
+	};
+
+	for (u32 i = 0; i < CPUS; i++)
+		mmio(i, LAPIC_LDR, BIT(24 + i));
+	for (u32 sender = 0; sender < CPUS; sender++) {
+		for (size_t t = 0; t < ARRAY_SIZE(table) + 3; t++) {
+			u32 shorthand =
+				t < ARRAY_SIZE(table) ? 0 : (u32)(t - ARRAY_SIZE(table) + 1);
+			u32 icr = shorthand ? shorthand << 18 : table[t].icr;
+			u32 targets = shorthand == 0   ? table[t].targets
+				      : shorthand == 1 ? BIT(sender)
+				      : shorthand == 2 ? 0xf
+						       : 0xf & ~BIT(sender);
+			bool with_self = shorthand == 1 || shorthand == 2;
+
+			mmio(sender, LAPIC_ICR_HIGH, shorthand ? 0 : table[t].dest << 24);
+			clear_events();
+			mmio(sender, LAPIC_ICR, icr | 0x61);
+			assert_int_equal(who_has(0x61), targets);
+			clear_events();
+			mmio(sender, LAPIC_ICR, icr | 0x400);
+			assert_int_equal(set_of(nmis), with_self ? 0 : targets);
+			clear_events();
+			mmio(sender, LAPIC_ICR, icr | 0x4500);
+			assert_int_equal(set_of(inits), with_self ? 0 : targets);
+			clear_events();
+			mmio(sender, LAPIC_ICR, icr | 0x4698);
+			assert_int_equal(set_of(sipis), with_self ? 0 : targets);
+			for (u32 i = 0; i < CPUS; i++)
+				if (sipis[i])
+					assert_int_equal(vcpus[i].sipi_vector, 0x98);
+			clear_events();
+			mmio(sender, LAPIC_ICR, icr | 0x8500); /* INIT de-assert */
+			assert_int_equal(set_of(inits), 0);
+			mmio(sender, LAPIC_ICR, icr | 0x200); /* SMI */
+			assert_int_equal(who_has(-1), 0xf);
+		}
+	}
+}
+
+static void x2apic_ipis(void **state)
+{
+	u64 v;
+
+	for (u32 i = 0; i < CPUS; i++) {
+		assert_true(platform_msr_read(&vcpus[i], 0x1b, &v));
+		assert_true(platform_msr_write(&vcpus[i], 0x1b, v | 0x400));
+		assert_int_equal(platform_apic_mode(&vcpus[i]), APIC_MODE_X2APIC);
+	}
+	clear_events();
+	assert_true(platform_msr_write(&vcpus[1], 0x830, 0x200000061));
+	assert_int_equal(who_has(0x61), 4);
+	assert_true(
+		platform_msr_write(&vcpus[1], 0x830, 0x500000862)); /* cluster 0, members 0 and 2 */
+	assert_int_equal(who_has(0x62), 5);
+	assert_true(platform_msr_write(&vcpus[1], 0x830, 0xff00000063));    /* nobody's ID */
+	assert_true(platform_msr_write(&vcpus[1], 0x830, 0x1000f00000863)); /* cluster 1 */
+	assert_int_equal(who_has(0x63), 0);
+	assert_true(platform_msr_write(&vcpus[1], 0x830, 0xffffffff00000064));
+	assert_int_equal(who_has(0x64), 0xf);
+}
+
+static void lowest_priority(void **state)
+{
+	u32 got[CPUS] = {0};
+
+	clear_events();
+	mmio(0, LAPIC_TPR, 0x40);
+	mmio(1, LAPIC_TPR, 0x20);
+	mmio(2, LAPIC_TPR, 0x10);
+	mmio(3, LAPIC_TPR, 0x30);
+	mmio(0, LAPIC_ICR_HIGH, 0xff000000);
+	mmio(0, LAPIC_ICR, 0x171);
+	assert_int_equal(who_has(0x71), 4);
+	clear_events();
+	mmio(2, LAPIC_SVR, 0xff); /* software-disabled: not in the running */
+	mmio(0, LAPIC_ICR, 0x171);
+	assert_int_equal(who_has(0x71), 2);
+	/* Among equals it goes round. */
+	mmio(2, LAPIC_SVR, 0x1ff);
+	for (u32 i = 0; i < CPUS; i++)
+		mmio(i, LAPIC_TPR, 0);
+	for (u32 n = 0; n < 40; n++) {
+		u32 set;
+
+		clear_events();
+		mmio(0, LAPIC_ICR, 0x171);
+		set = who_has(0x71);
+		assert_int_equal(set & (set - 1), 0);
+		got[__builtin_ctz(set)]++;
+	}
+	for (u32 i = 0; i < CPUS; i++)
+		assert_int_equal(got[i], 10);
+}
+
+static void disabled_targets(void **state)
+{
+	mmio(1, LAPIC_SVR, 0xff);
+	assert_true(platform_msr_write(&vcpus[2], 0x1b, 0xfee00000));
+	assert_int_equal(platform_apic_mode(&vcpus[2]), APIC_MODE_OFF);
+	clear_events();
+	mmio(0, LAPIC_ICR, 0xc0061); /* all but self */
+	assert_int_equal(who_has(0x61), 8);
+	mmio(0, LAPIC_ICR, 0xc0400);
+	assert_int_equal(set_of(nmis), 0xa); /* software-disabled ones take NMI, INIT, SIPI */
+	mmio(0, LAPIC_ICR, 0xc4500);
+	assert_int_equal(set_of(inits), 0xa);
+}
+
+static void posted_is_merged(void **state)
+{
+	clear_events();
+	vcpu_post_irq(&vcpus[1], 0x31);
+	vcpu_post_irq(&vcpus[1], 0xff);
+	vcpu_post_irq(&vcpus[1], 0x40);
+	assert_int_equal(platform_irq_pending(&vcpus[1]), 0xff);
+	assert_int_equal(posted[1].control, 0);
+	assert_int_equal(posted[1].pir[0] | posted[1].pir[1] | posted[1].pir[3], 0);
+	assert_int_equal(platform_irr_highest(&vcpus[1]), 0xff);
+	assert_int_equal(take(&vcpus[1]), 0xff);
+	assert_int_equal(platform_isr_highest(&vcpus[1]), 0xff);
+	assert_int_equal(platform_irr_highest(&vcpus[1]), 0x40);
+	assert_int_equal(platform_irq_masked(&vcpus[1]), 0x40);
+	assert_int_equal(platform_irq_pending(&vcpus[1]), -1);
+	mmio(1, LAPIC_EOI, 0);
+	assert_true(vcpus[1].requests & REQ_IRQ);
+	assert_int_equal(platform_irq_masked(&vcpus[1]), -1);
+	assert_int_equal(take(&vcpus[1]), 0x40);
+	platform_vcpu_init(&vcpus[1]);
+	assert_int_equal(platform_irr_highest(&vcpus[1]), 0);
+}
+
+/* --- lines
+ * ---------------------------------------------------------------------------------------- */
+
+static void pit_by_both_controllers(void **state)
+{
+	pic_init();
+	redirect(2, 0x55, 1);
+	out(0x43, 0x34);
+	out(0x40, 0xa9);
+	out(0x40, 0x04); /* 1 ms */
+	clear_events();
+	assert_int_equal(who_has(-1), 0xf);
+	assert_int_not_equal(vcpus[0].timer_deadline, ~0ull);
+	advance_us(999);
+	timers();
+	assert_int_equal(who_has(-1), 0xf);
+	advance_us(2);
+	timers();
+	assert_true(vcpus[0].requests & REQ_IRQ);
+	assert_int_equal(who_has(0x55), 2);
+	assert_int_equal(platform_irq_pending(&vcpus[0]), 0x20);
+	assert_true(platform_irq_is_extint(&vcpus[0]));
+	assert_false(platform_irq_is_extint(&vcpus[1]));
+	assert_int_equal(take(&vcpus[0]), 0x20);
+	assert_int_equal(platform_irq_pending(&vcpus[0]), -1);
+	advance_us(1000);
+	timers();
+	assert_int_equal(platform_irq_pending(&vcpus[0]), -1); /* no EOI yet */
+	out(0x20, 0x20);
+	assert_int_equal(take(&vcpus[0]), 0x20);
+	/* LINT0 masked: the 8259s are cut off. */
+	out(0x20, 0x20);
+	advance_us(1000);
+	timers();
+	mmio(0, LAPIC_LVT_LINT0, 0x10700);
+	assert_int_equal(platform_irq_pending(&vcpus[0]), -1);
+	mmio(0, LAPIC_LVT_LINT0, 0x700);
+	assert_int_equal(platform_irq_pending(&vcpus[0]), 0x20);
+	/* ExtINT comes before the APIC's own. */
+	vcpu_post_irq(&vcpus[0], 0xee);
+	assert_int_equal(take(&vcpus[0]), 0x20);
+	assert_int_equal(take(&vcpus[0]), 0xee);
+}
+
+/* Rate against time: 1,000 interrupts in a second, whenever they are served. */
+static void pit_rate(void **state)
+{
+	u32 count = 0;
+	u64 start = 0;
+
+	pic_init();
+	out(0x43, 0x34);
+	out(0x40, 0xa9);
+	out(0x40, 0x04); /* 1193 clocks: 1000.15 Hz */
+	start = p->last;
+	while (p->last < start + tsc_hz) {
+		u64 due = vcpus[0].timer_deadline;
+
+		assert_true(due > p->last); /* never in the past once served */
+		p->last = due + (count % 7) * (tsc_hz / 100000);
+		timers();
+		if (platform_irq_pending(&vcpus[0]) == 0x20) {
+			assert_int_equal(take(&vcpus[0]), 0x20);
+			out(0x20, 0x20);
+			count++;
+		}
+	}
+	assert_in_range(count, 1000, 1001);
+}
+
+static void programmed_elsewhere(void **state)
+{
+	vcpus[0].requests = 0;
+	platform_port_out(&vcpus[2], 0x43, 1, 0x34);
+	platform_port_out(&vcpus[2], 0x40, 1, 0xff);
+	platform_port_out(&vcpus[2], 0x40, 1, 0x00);
+	assert_true(vcpus[0].requests & REQ_TIMER);
+	assert_int_equal(vcpus[2].timer_deadline, ~0ull);
+	timers();
+	assert_int_not_equal(vcpus[0].timer_deadline, ~0ull);
+}
+
+static void rtc_interrupts(void **state)
+{
+	u32 count = 0;
+
+	pic_init();
+	redirect(8, 0x88, 2);
+	out(0x70, 0x0a);
+	out(0x71, 0x26); /* 1,024 Hz */
+	out(0x70, 0x0b);
+	out(0x71, 0x42);
+	for (u32 i = 0; i < 100; i++) {
+		p->last = vcpus[0].timer_deadline;
+		timers();
+		assert_int_equal(who_has(0x88), 4);
+		assert_int_equal(take(&vcpus[2]), 0x88);
+		mmio(2, LAPIC_EOI, 0);
+		assert_int_equal(take(&vcpus[0]), 0x28);
+		out(0xa0, 0x20);
+		out(0x20, 0x20);
+		assert_int_equal(vcpus[0].timer_deadline, ~0ull); /* nothing before C is read */
+		out(0x70, 0x0c);
+		assert_int_equal(in(0x71) & 0xc0, 0xc0);
+		count++;
+	}
+	assert_int_equal(count, 100);
+}
+
+static void uart_and_console(void **state)
+{
+	pic_init();
+	redirect(4, 0x44, 0);
+	out(0x3f8, 'a');
+	out(0x3f8, 'b');
+	assert_memory_equal(console_out, "ab", 2);
+	assert_int_equal(who_has(0x44), 0);
+	out(0x3f9, 1);
+	memcpy(console_in, "hello", 5);
+	in_count = 5;
+	platform_console_input(&vm);
+	assert_int_equal(in_next, 1); /* without FIFO one byte */
+	assert_int_equal(take(&vcpus[0]), 0x24);
+	assert_int_equal(take(&vcpus[0]), 0x44);
+	for (u32 i = 0; i < 5; i++) {
+		assert_int_equal(in(0x3fd) & 1, 1);
+		assert_int_equal(in(0x3f8), "hello"[i]);
+	}
+	assert_int_equal(in(0x3fd) & 1, 0);
+	/* Each byte sent with the transmit interrupt on makes an edge. */
+	out(0x20, 0x20);
+	mmio(0, LAPIC_EOI, 0);
+	out(0x3f9, 2);
+	for (u32 i = 0; i < 3; i++) {
+		assert_int_equal(take(&vcpus[0]), 0x24);
+		out(0x20, 0x20);
+		assert_int_equal(take(&vcpus[0]), 0x44);
+		mmio(0, LAPIC_EOI, 0);
+		assert_int_equal(platform_irq_pending(&vcpus[0]), -1);
+		out(0x3f8, 'x');
+	}
+}
+
+static void level_through_ioapic(void **state)
+{
+	u64 map[4];
+
+	redirect(1, 0x8066, 3); /* the keyboard's line, level-triggered */
+	assert_true(vcpus[3].requests & REQ_EOI_MAP);
+	platform_eoi_bitmap(&vcpus[1], map);
+	assert_int_equal(map[1], BIT64(0x26));
+	out(0x64, 0x60);
+	out(0x60, 0x41);
+	out(0x64, 0xaa); /* output buffer full */
+	assert_int_equal(take(&vcpus[3]), 0x66);
+	assert_int_equal(lapic_reg(vcpus[3].lapic, LAPIC_TMR + 0x30), BIT(6));
+	mmio(3, LAPIC_EOI, 0); /* not served: comes again */
+	assert_int_equal(take(&vcpus[3]), 0x66);
+	assert_int_equal(in(0x60), 0x55);
+	platform_apic_eoi(&vcpus[3], 0x66); /* as the EOI-induced exit reports it */
+	mmio(3, LAPIC_EOI, 0);
+	assert_int_equal(platform_irq_pending(&vcpus[3]), -1);
+	/* Reprogrammed to edge: still the TMR of the one that has it in service. */
+	redirect(1, 0x66, 3);
+	platform_eoi_bitmap(&vcpus[1], map);
+	assert_int_equal(map[1], 0);
+	platform_eoi_bitmap(&vcpus[3], map);
+	assert_int_equal(map[1], BIT64(0x26));
+	/* An edge-triggered one of the same vector clears TMR. */
+	mmio(0, LAPIC_ICR_HIGH, 3 << 24);
+	mmio(0, LAPIC_ICR, 0x66);
+	platform_eoi_bitmap(&vcpus[3], map);
+	assert_int_equal(map[1], 0);
+}
+
+static void ioapic_modes(void **state)
+{
+	static const struct {
+		u32 mode;
+		u32 *counter;
+	} table[] = {{4, nmis}, {5, inits}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(table); i++) {
+		clear_events();
+		redirect(9, table[i].mode << 8 | 0x50, 2);
+		spin_lock(&vm.dev_lock);
+		platform_set_line(p, 9, false);
+		platform_set_line(p, 9, true);
+		spin_unlock(&vm.dev_lock);
+		assert_int_equal(set_of(table[i].counter), 4);
+	}
+	/* An illegal vector is an error at the receiver. */
+	redirect(9, 0x05, 2);
+	mmio(2, LAPIC_LVT_ERROR, 0xe0);
+	spin_lock(&vm.dev_lock);
+	platform_set_line(p, 9, false);
+	platform_set_line(p, 9, true);
+	spin_unlock(&vm.dev_lock);
+	assert_int_equal(platform_irq_pending(&vcpus[2]), 0xe0);
+	assert_int_equal(vcpus[2].lapic->esr, LAPIC_ESR_RECV_VECTOR);
+}
+
+static void far_deadline_does_not_wrap(void **state)
+{
+	vcpus[1].tsc_offset = (u64)-1000000000000ll;
+	mmio(1, LAPIC_LVT_TIMER, 0x40040);
+	assert_true(platform_msr_write(&vcpus[1], 0x6e0, ~0ull));
+	assert_int_equal(platform_irq_pending(&vcpus[1]), -1);
+	assert_int_equal(vcpus[1].timer_deadline, ~0ull);
+	assert_true(platform_msr_write(&vcpus[1], 0x6e0, 1)); /* long ago in guest time */
+	assert_int_equal(platform_irq_pending(&vcpus[1]), 0x40);
+}
+
+/* --- ports
+ * ---------------------------------------------------------------------------------------- */
+
+static void every_port(void **state)
+{
+	u32 unknown = 0;
+
+	for (u32 port = 0; port < 0x10000; port++) {
+		u32 before = refusals, value;
+
+		value = platform_port_in(&vcpus[1], (u16)port, 1);
+		assert_true(value <= 0xff);
+		if (refusals != before) {
+			assert_int_equal(value, 0xff);
+			assert_int_equal(refused_key, port);
+			unknown++;
+			platform_port_out(&vcpus[1], (u16)port, 1, 0);
+			assert_int_equal(refusals, before + 2);
+			assert_int_equal(vcpus[1].refusals, refusals);
+			/* Only what reaches a known port is not refused as a whole. */
+			if (port + 3 < 0x10000)
+				assert_true(platform_port_in(&vcpus[1], (u16)port, 4) & 0xff);
+			refusals = vcpus[1].refusals = before + 2;
+		}
+		check_unlocked();
+	}
+	assert_true(unknown > 0xf000 && unknown < 0x10000);
+	assert_int_equal(ended + restarted, 0);
+}
+
+static void wide_accesses(void **state)
+{
+	/* A word to 0x3fa sets FCR and LCR; a double word reads four registers. */
+	platform_port_out(&vcpus[0], 0x3fa, 2, 0x0301);
+	assert_int_equal(in(0x3fb), 3);
+	assert_int_equal(platform_port_in(&vcpus[0], 0x3fa, 4), 0x600003c1);
+	assert_int_equal(platform_port_in(&vcpus[0], 0x60, 2) >> 8, in(0x61));
+	/* Half in a device, half in nothing. */
+	assert_int_equal(platform_port_in(&vcpus[0], 0x3f7, 2) & 0xff, 0xff);
+	platform_port_out(&vcpus[0], 0xcf8, 4, 0x80001234);
+	assert_int_equal(platform_port_in(&vcpus[0], 0xcf8, 4), 0x80001234);
+	assert_int_equal(platform_port_in(&vcpus[0], 0xcfc, 4), 0xffffffff);
+	assert_int_equal(platform_port_in(&vcpus[0], 0xcfc, 2), 0xffff);
+	assert_int_equal(refusals, 0);
+	assert_int_equal(platform_port_in(&vcpus[0], 0xc000, 4), 0xffffffff);
+	assert_int_equal(platform_port_in(&vcpus[0], 0xc000, 2), 0xffff);
+	assert_int_equal(refusals, 2);
+	assert_int_equal(platform_port_in(&vcpus[0], 0xffff, 4), 0xffffffff);
+}
+
+static void exit_and_reset(void **state)
+{
+	static const struct {
+		u16 port;
+		unsigned int size;
+		u32 value;
+		u32 status;
+	} exits[] = {
+		{0xf4, 1, 0, 1}, {0xf4, 2, 0x10, 0x21}, {0xf4, 4, 0x7f, 0xff}, {0xf4, 4, 0x101, 3}};
+	static const u16 resets[][2] = {{0x64, 0xfe}, {0x92, 0x01}, {0xcf9, 0x06}};
+
+	for (size_t i = 0; i < ARRAY_SIZE(exits); i++) {
+		platform_port_out(&vcpus[0], exits[i].port, exits[i].size, exits[i].value);
+		assert_int_equal(ended, i + 1);
+		assert_int_equal(exit_value, exits[i].status);
+	}
+	assert_int_equal(in(0xf4), 0);
+	for (size_t i = 0; i < ARRAY_SIZE(resets); i++) {
+		out(resets[i][0], (u8)resets[i][1]);
+		assert_int_equal(restarted, i + 1);
+	}
+	out(0xcf9, 0x02);
+	assert_int_equal(restarted, 3);
+}
+
+static void cmos_memory(void **state)
+{
+	u32 v;
+
+	out(0x70, 0x34);
+	v = in(0x71);
+	out(0x70, 0x35);
+	assert_int_equal(v | in(0x71) << 8, (64 - 16) * 16);
+	out(0x70, 0x5f);
+	assert_int_equal(in(0x71), CPUS - 1);
+	assert_int_equal(in(0x70), 0xff); /* write-only */
+}
+
+static void ioapic_mmio(void **state)
+{
+	u64 v;
+
+	assert_true(platform_mmio_write(&vcpus[0], PLATFORM_IOAPIC, 0, 4, 1));
+	assert_true(platform_mmio_read(&vcpus[0], PLATFORM_IOAPIC, 0x10, 4, &v));
+	assert_int_equal(v, 0x170020);
+	assert_true(platform_mmio_read(&vcpus[0], PLATFORM_IOAPIC, 0x12, 1, &v));
+	assert_int_equal(v, 0x17);
+	assert_true(platform_mmio_read(&vcpus[0], PLATFORM_IOAPIC, 0x10, 8, &v));
+	assert_int_equal(v, 0x170020);
+	assert_false(platform_mmio_read(&vcpus[0], PLATFORM_IOAPIC, 0x12, 4, &v));
+	assert_false(platform_mmio_read(&vcpus[0], PLATFORM_IOAPIC, 0x14, 4, &v));
+	assert_false(platform_mmio_read(&vcpus[0], 7, 0, 4, &v));
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(ipi_matrix),
+		T(x2apic_ipis),
+		T(lowest_priority),
+		T(disabled_targets),
+		T(posted_is_merged),
+		T(pit_by_both_controllers),
+		T(pit_rate),
+		T(programmed_elsewhere),
+		T(rtc_interrupts),
+		T(uart_and_console),
+		T(level_through_ioapic),
+		T(ioapic_modes),
+		T(far_deadline_does_not_wrap),
+		T(every_port),
+		T(wide_accesses),
+		T(exit_and_reset),
+		T(cmos_memory),
+		T(ioapic_mmio),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
