@@ -3,10 +3,13 @@
  * and long random sequences compared with an array of pages.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -500,6 +503,44 @@ static void test_enter_and_sync(void **state)
 	finish();
 }
 
+static u32 sync_done;
+
+static void *sync_thread(void *arg)
+{
+	ept_sync(&view, 0, 4);
+	__atomic_store_n(&sync_done, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* CPU 2 stays in guest mode with what has been removed: it is kicked, once, and waited for. */
+static void test_sync_waits(void **state)
+{
+	struct timespec moment = {.tv_nsec = 20000000};
+	pthread_t thread;
+
+	start(0, 8);
+	assert_int_equal(map(0, 0, 0x1000, EPT_RWX), 0);
+	ept_enter(&view, 1);
+	ept_enter(&view, 2);
+	assert_int_equal(ept_unmap(&view, gpa(0), 0x1000), 0);
+	ept_enter(&view, 1); /* CPU 1 has been out and in again */
+	kicks = sync_done = 0;
+	alarm(20);
+	assert_int_equal(pthread_create(&thread, NULL, sync_thread, NULL), 0);
+	while (__atomic_load_n(&kicks, __ATOMIC_RELAXED) == 0)
+		sched_yield();
+	nanosleep(&moment, NULL);
+	assert_int_equal(__atomic_load_n(&sync_done, __ATOMIC_ACQUIRE), 0);
+	assert_int_equal(view.limbo_count, 3);
+	ept_leave(2);
+	pthread_join(thread, NULL);
+	alarm(0);
+	assert_int_equal(kicks, 1);
+	assert_int_equal(view.limbo_count, 0);
+	ept_leave(1);
+	finish();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -508,7 +549,7 @@ int main(void)
 		cmocka_unit_test(test_merge),	       cmocka_unit_test(test_protect),
 		cmocka_unit_test(test_map_over_dirty), cmocka_unit_test(test_limbo),
 		cmocka_unit_test(test_limbo_order),    cmocka_unit_test(test_out_of_frames),
-		cmocka_unit_test(test_enter_and_sync),
+		cmocka_unit_test(test_enter_and_sync), cmocka_unit_test(test_sync_waits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,7 +35,7 @@
 #include "lib/panic.h"
 
 #define MODEL_CPUS 3
-#define HISTORY	   32
+#define HISTORY	   64
 #define BUFFER	   4
 
 enum location {
@@ -107,7 +107,7 @@ enum mutant {
 struct config {
 	u32 cpus, changers; /* the first CPUs change, the others run guests */
 	u8 changes, entries;
-	bool assert_fresh;
+	bool assert_fresh, announce;
 };
 
 static struct ept_view view;
@@ -364,6 +364,17 @@ static void enter_not_checked(void)
 	__atomic_store_n(&ept_running[self], &view, __ATOMIC_SEQ_CST);
 }
 
+/* As the run loop does it: the fast way if there is nothing to do, else the slow way and again. */
+static void enter(void)
+{
+	if (!config->announce)
+		return ept_enter(&view, self);
+	while (!ept_announce(&view, self)) {
+		ept_enter(&view, self);
+		ept_leave(self);
+	}
+}
+
 static void guest_round(void)
 {
 	if (mutant == ENTER_SWAPPED)
@@ -371,7 +382,7 @@ static void guest_round(void)
 	else if (mutant == ENTER_NOT_CHECKED)
 		enter_not_checked();
 	else
-		ept_enter(&view, self);
+		enter();
 	if (config->assert_fresh)
 		ept_assert_fresh(&view, self);
 	vm_entry();
@@ -669,6 +680,7 @@ static bool check(const struct config *c, enum mutant m, u64 *states)
 
 static const struct config configs[] = {
 	{.cpus = 2, .changers = 1, .changes = 2, .entries = 3, .assert_fresh = true},
+	{.cpus = 2, .changers = 1, .changes = 2, .entries = 2, .announce = true},
 	{.cpus = 3, .changers = 2, .changes = 1, .entries = 2},
 	{.cpus = 3, .changers = 1, .changes = 1, .entries = 2},
 };
