@@ -48,6 +48,8 @@ def parse(arguments):
     p.add_argument("--memory", metavar="M", type=mebibytes, help="memory of the machine")
     p.add_argument("--config", metavar="FILE",
                    help="boot this umbra.conf; its paths are of this machine, relative to FILE")
+    p.add_argument("--guests", metavar="NAME[,NAME]",
+                   help="only these test kernels of guest/default.conf")
     guest = p.add_argument_group("one guest, as with qemu-system-x86_64 -kernel")
     guest.add_argument("--kernel", metavar="F", help="Multiboot or PVH kernel")
     guest.add_argument("--initrd", metavar="F[,F...]", help="modules: FILE [ARGUMENTS], by commas")
@@ -65,6 +67,8 @@ def parse(arguments):
     options = p.parse_args(arguments)
     if options.kernel and options.config:
         p.error("--config and --kernel exclude each other")
+    if options.guests and (options.config or options.kernel):
+        p.error("--guests is for the test kernels, without --config and --kernel")
     for name in ("initrd", "append", "vcpus", "guest_mem"):
         if getattr(options, name) is not None and not options.kernel:
             p.error(f"--{name.replace('_', '-')} needs --kernel")
@@ -85,6 +89,14 @@ def configuration(options):
             config.set("vm guest", "cmdline", options.append)
     else:
         config = Config.load(options.config or DEFAULT_CONFIG)
+    if options.guests:
+        wanted = options.guests.split(",")
+        if unknown := [name for name in wanted if name not in config.vms()]:
+            raise Failure(f"no test kernel {', '.join(unknown)}; there are "
+                          + ", ".join(config.vms()))
+        for name in config.vms():
+            if name not in wanted:
+                config.remove(f"vm {name}")
     return config
 
 

@@ -1,0 +1,109 @@
+"""scripts/bench: what operations cost, as a table and as build/bench.json."""
+
+import argparse
+import json
+import pathlib
+import re
+import struct
+import tempfile
+
+from . import emulator
+from .base import BUILD, ROOT, Failure, build, main, say
+from .config import Config
+from .disk import image_for
+from .results import BENCH
+from .run import for_emulator
+
+CONFIG = ROOT / "guest" / "bench.conf"
+CPU = "corei7_skylake_x"
+TWO_CPUS = ("ipi.other_vcpu",)  # measured on two; everything else on one
+TIMEOUT = 300
+
+# Linux 6.1 KVM with QEMU, as the hypervisor inside the same Bochs, instructions per operation.
+KVM = {"exit.cpuid": 1349, "exit.vmcall": 3206, "exit.port_in": 1302, "exit.wrmsr": 1678,
+       "exit.self_ipi": 5638, "exit.tscdeadline": 5281}
+
+EXPECTED = ["exit.cpuid", "exit.vmcall", "exit.port_in", "exit.port_out_uart", "exit.rdmsr",
+            "exit.wrmsr", "exit.xapic_read", "exit.self_ipi", "exit.tscdeadline", "ept.fresh_page",
+            "ipi.other_vcpu", "size.image_bytes", "size.hv_memory_bytes", "boot.instructions"]
+
+
+def image_bytes(path):
+    """Bytes of the hypervisor's code and data: what the loader copies to memory."""
+    data = pathlib.Path(path).read_bytes()
+    phoff, = struct.unpack_from("<Q", data, 32)
+    size, number = struct.unpack_from("<HH", data, 54)
+    total = 0
+    for i in range(number):
+        kind, = struct.unpack_from("<I", data, phoff + i * size)
+        filesz, = struct.unpack_from("<Q", data, phoff + i * size + 32)
+        total += filesz if kind == 1 else 0
+    return total
+
+
+def measure(emulator_name, cpu, cpus):
+    """{name: (value, unit)} of one boot."""
+    config = Config.load(CONFIG)
+    config.set("vm bench", "vcpus", cpus)
+    for_emulator(config, emulator_name)
+    with tempfile.TemporaryDirectory(dir=BUILD, prefix="bench.") as folder:
+        folder = pathlib.Path(folder)
+        image = image_for(config, folder / "umbra.img")
+        session = emulator.Session(emulator.Machine(emulator_name, cpu, cpus), image, folder)
+        session.run(TIMEOUT)
+    if session.reason != "end" or session.status not in (0, 1):
+        log = emulator.plain(bytes(session.log)).rstrip().split("\n")[-20:]
+        raise Failure("\n".join([*log, *emulator.loader_messages(session.console),
+                                 f"the benchmark did not end well: {session.reason}, "
+                                 f"status {session.status}"]))
+    console = emulator.plain(bytes(session.console))
+    found = re.findall(r"^bench (\S+) (\d+) (\S+)$", console, re.M)
+    found += BENCH.findall(emulator.plain(bytes(session.log)))
+    return {name: (int(value), unit) for name, value, unit in found}
+
+
+def bench(arguments):
+    p = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description="Measure what operations cost in Bochs, in emulated instructions as the guest "
+                    "sees them, and write build/bench.json. size.image_bytes: code and data of the "
+                    "hypervisor; size.hv_memory_bytes: memory that it keeps for itself; "
+                    "boot.instructions: from the loader's first to the first guest instruction.")
+    p.add_argument("--emulator", choices=("bochs", "bochs3"),
+                   help="default: bochs, which is 2.7 on Debian 12, the reference")
+    p.add_argument("--cpu", metavar="MODEL", default=CPU, help=f"default {CPU}")
+    p.add_argument("--output", metavar="F", type=pathlib.Path, default=BUILD / "bench.json")
+    p.add_argument("--no-build", action="store_true", help="measure what is built already")
+    options = p.parse_args(arguments)
+    if not options.no_build:
+        build("all")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    name = options.emulator or "bochs"
+    version = emulator.host_bochs_version(emulator.bochs_program(name))
+    if not version.startswith("2.7"):
+        say(f"Bochs {version}: the reference figures are those of 2.7")
+
+    one = measure(name, options.cpu, 1)
+    two = measure(name, options.cpu, 2)
+    figures = {k: v for k, v in one.items() if k not in TWO_CPUS}
+    figures.update({k: v for k, v in two.items() if k in TWO_CPUS})
+    figures["size.image_bytes"] = (image_bytes(BUILD / "umbra.elf"), "bytes")
+    missing = [k for k in EXPECTED if k not in figures]
+    order = [k for k in EXPECTED if k in figures] + sorted(set(figures) - set(EXPECTED))
+
+    print(f"Bochs {version}, {options.cpu}\n")
+    print(f"{'':24}{'value':>14}  {'unit':14}{'Linux 6.1 KVM':>14}")
+    for key in order:
+        value, unit = figures[key]
+        kvm = f"{KVM[key]:,}" if key in KVM else ""
+        print(f"{key:24}{value:>14,}  {unit:14}{kvm:>14}".rstrip())
+    options.output.write_text(json.dumps(
+        [{"name": k, "value": figures[k][0], "unit": figures[k][1]} for k in order], indent=1) + "\n")
+    print(f"\nwritten to {options.output}")
+    if missing:
+        raise Failure(f"not measured: {', '.join(missing)}")
+    return 0
+
+
+if __name__ == "__main__":
+    main(bench)
