@@ -78,8 +78,8 @@ static bool read_all(EFI_FILE_HANDLE file, const char *path, u8 *to, u64 size)
 		EFI_STATUS status = file->Read(file, &step, to + done);
 
 		if (EFI_ERROR(status)) {
-			problem("%s: reading fails after %llu of %llu bytes: %s", path,
-				(unsigned long long)done, (unsigned long long)size,
+			problem("%s: reading fails after %llu of %llu bytes: %s; copy it again",
+				path, (unsigned long long)done, (unsigned long long)size,
 				status_text(status));
 			return false;
 		}

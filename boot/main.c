@@ -6,7 +6,8 @@
 #include "text.h"
 #include "x86/asm.h"
 
-#define IMAGE_FILE_MAX (64 * MIB)
+#define IMAGE_FILE_MAX	(64 * MIB)
+#define KERNEL_FILE_MAX (2 * GIB)
 
 EFI_SYSTEM_TABLE *efi;
 EFI_BOOT_SERVICES *bs;
@@ -68,7 +69,8 @@ static bool load_guest(struct boot_vm *vm)
 	bool ok;
 
 	text_print(limit, sizeof(limit), "memory of [vm %s]", vm->name);
-	ok = file_read(vm->kernel.path, vm->memory, limit, KEPT, &vm->kernel);
+	/* An ELF kernel's file may be larger than what it loads, by its debug information. */
+	ok = file_read(vm->kernel.path, KERNEL_FILE_MAX, "the limit", KEPT, &vm->kernel);
 	for (i = 0; i < vm->module_count; i++)
 		ok &= file_read(vm->module[i].path, vm->memory, limit, KEPT, &vm->module[i]);
 	return ok;
