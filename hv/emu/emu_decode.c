@@ -465,7 +465,7 @@ enum emu_status insn_decode(u8 mode, const u8 *bytes, u32 len, struct emu_insn *
 	else
 		ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
 	status = ZydisDecoderDecodeInstruction(&decoder, NULL, bytes, len, &d.z);
-	if (status == ZYDIS_STATUS_NO_MORE_DATA)
+	if (status == ZYDIS_STATUS_NO_MORE_DATA || status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
 		return EMU_PARTIAL;
 	if (ZYAN_FAILED(status)) {
 		*reason = "these bytes are not a valid instruction";
