@@ -31,6 +31,7 @@ import time
 from .base import BUILD, ROOT, Failure, main, run, say
 
 FOLDER = ROOT / "tests" / "mutations"
+UNIT_LIMIT = 20  # seconds beyond five times the unchanged test's; a test that hangs has failed
 RUN_LIMIT = 240  # seconds in the emulator; a guest that hangs is a failed test as well
 
 
@@ -85,7 +86,8 @@ class Tree:
         kind, rest = test.split(maxsplit=1)
         if kind == "unit":
             self.make(f"build/unit/{rest}")
-            command, limit = [self.root / "build/unit" / rest], 600
+            command = [self.root / "build/unit" / rest]
+            limit = UNIT_LIMIT + 5 * self.passing.get(test, 300)
         else:
             self.make("all")
             command = [self.root / "scripts/run", "--no-build", "--timeout", str(RUN_LIMIT),
