@@ -1,0 +1,1 @@
+FUZZ_dev_ioapic := hv/dev/ioapic.c

@@ -1,0 +1,1 @@
+FUZZ_dev_pic := hv/dev/pic.c

@@ -1,0 +1,1 @@
+FUZZ_dev_pit := hv/dev/pit.c

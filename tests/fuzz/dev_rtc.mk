@@ -1,0 +1,1 @@
+FUZZ_dev_rtc := hv/dev/rtc.c

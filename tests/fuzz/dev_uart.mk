@@ -1,0 +1,1 @@
+FUZZ_dev_uart := hv/dev/uart.c

@@ -1,0 +1,1 @@
+UNIT_dev_console := hv/vm/console.c
