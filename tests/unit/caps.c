@@ -59,6 +59,29 @@ static const struct vmx_caps bochs_tigerlake = {
 	.cpuid_7_ecx = 0x405f4e,
 	.cpuid_d1_eax = 0xf,
 };
+/* The same model under Bochs 3.0: posted interrupts, MBEC, advanced exit information, MTF. */
+static const struct vmx_caps bochs3_skylake_x = {
+	.has_vmx = true,
+	.has_true = true,
+	.basic = 0xd810000000002b,
+	.misc = 0x600401e0,
+	.pin = 0xff00000016,
+	.proc = 0xfff9fffe04006172,
+	.proc2 = 0x2577fff00000000,
+	.exit = 0x407fffff00036dfb,
+	.entry = 0xffff000011fb,
+	.ept_vpid = 0xf0106734141,
+	.vmfunc = 1,
+	.cr0_fixed0 = 0x80000021,
+	.cr0_fixed1 = 0xffffffff,
+	.cr4_fixed0 = 0x2000,
+	.cr4_fixed1 = 0x3727ff,
+	.cpuid_1_ecx = 0x77faf3bf,
+	.cpuid_1_edx = 0xbfebfbff,
+	.cpuid_7_ebx = 0xd19f27eb,
+	.cpuid_d1_eax = 0xf,
+	.cpuid_80000001_edx = 0x2c100800,
+};
 /* A Skylake client part: firmware has locked FEATURE_CONTROL, no APIC virtualisation, no scaling.
  */
 static const struct vmx_caps skylake_client = {
@@ -92,7 +115,8 @@ static const struct vmx_caps nested_kvm = {
 	.cpuid_d1_eax = 0xf,
 };
 
-#define F(name) (1ull << FEAT_##name)
+#define F(name)	   (1ull << FEAT_##name)
+#define EVERYTHING (BIT64(FEAT_COUNT) - 1)
 
 static const struct model {
 	const char *name;
@@ -110,6 +134,7 @@ static const struct model {
 	 F(EPT_1G) | F(EPT_XO) | F(EPT_AD) | F(PML) | F(VMFUNC) | F(VE) | F(APIC_ACCESS) |
 		 F(APIC_REG) | F(X2APIC_VIRT) | F(VID) | F(TSC_SCALING) | F(XSAVES) | F(RDTSCP) |
 		 F(INVPCID) | F(VMCS_SHADOW) | F(MTF)},
+	{"Bochs 3.0 Skylake-X", &bochs3_skylake_x, EVERYTHING & ~F(WAITPKG)},
 	{"Skylake client", &skylake_client,
 	 F(EPT_1G) | F(EPT_XO) | F(EPT_AD) | F(PML) | F(VMFUNC) | F(VE) | F(MBEC) | F(EPT_INFO) |
 		 F(APIC_ACCESS) | F(X2APIC_VIRT) | F(XSAVES) | F(RDTSCP) | F(INVPCID) |
@@ -360,8 +385,6 @@ static struct vmx_caps full(void)
 	caps.cpuid_7_ecx |= BIT(5);
 	return caps;
 }
-
-#define EVERYTHING (BIT64(FEAT_COUNT) - 1)
 
 static void test_options(void **state)
 {
