@@ -106,7 +106,7 @@ static enum emu_status alu_load(struct emu_run *run)
 			    &run->cpu->rflags);
 	if (i->sub != ALU_CMP)
 		emu_reg_write(run, i->reg, i->size, result);
-	return status;
+	return EMU_DONE;
 }
 
 /* memory <- f(memory), flags */
