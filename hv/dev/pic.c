@@ -187,7 +187,7 @@ void pic_write(struct pic_pair *p, u16 port, u8 value)
 		c->elcr = value & elcr_mask[port & 1];
 		c->irr |= c->lines & c->elcr;
 	} else {
-		c = &p->chip[port >> 7];
+		c = &p->chip[port >> 7 & 1];
 		if (port & 1)
 			write_odd(c, value);
 		else if (value & ICW1)
@@ -223,7 +223,7 @@ u8 pic_read(struct pic_pair *p, u16 port)
 
 	if (port >= 0x4d0)
 		return p->chip[port & 1].elcr;
-	c = &p->chip[port >> 7];
+	c = &p->chip[port >> 7 & 1];
 	if (c->poll) { /* a poll is an INTA by reading */
 		c->poll = false;
 		ir = acknowledge(c);
