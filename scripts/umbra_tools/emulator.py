@@ -20,6 +20,7 @@ from .base import BOCHS3, ROOT, Failure, run
 OVMF_COMBINED = ["/usr/share/ovmf/OVMF.fd"]
 OVMF_SPLIT = [(f"/usr/share/OVMF/OVMF_CODE{size}.fd", f"/usr/share/OVMF/OVMF_VARS{size}.fd")
               for size in ("_4M", "")]
+BOCHS_CET_MODELS = ("tigerlake", "sapphire_rapids", "arrow_lake")
 DEFAULT_BOCHS_CPU = "corei7_skylake_x"
 # OVMF's console is on both ports; Umbra's log begins with its first line.
 LOG_START = re.compile(rb"\[ *\d+\.\d{6} cpu\d+\] |^umbra: ", re.M)
@@ -101,13 +102,17 @@ def _bochs_command(machine, image, work, ports):
         models = re.search(r"Supported CPU models:\s*(.*?)\n\s*\n", known, re.S)
         raise Failure(f"{program} has no CPU model {model}; it has: "
                       + (" ".join(models[1].split()) if models else "?"))
+    # Bochs 3.0 panics where OVMF writes a read-only page with CR0.WP clear on a model with CET.
+    without = ""
+    if model in BOCHS_CET_MODELS and re.search(r"Bochs x86 Emulator 3\.0", known):
+        without = ", exclude_features=\"cet\""
     (work / "bochsrc").write_text(f"""\
 config_interface: textconfig
 display_library: rfb, options="timeout=0"
 memory: guest={machine.memory}, host={machine.memory}
 romimage: file={_first(OVMF_COMBINED, "UEFI firmware OVMF.fd")}
 vgaromimage: file=/usr/share/vgabios/vgabios.bin
-cpu: model={model}, count={machine.cpus}, ips=50000000, reset_on_triple_fault=0
+cpu: model={model}, count={machine.cpus}, ips=50000000, reset_on_triple_fault=0{without}
 pci: enabled=1, chipset=i440fx, slot1=pcivga
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=disk, path={image}, mode=volatile
