@@ -283,6 +283,8 @@ static void test_bad_values(void **state)
 		{"memory = 64MB", "memory"},
 		{"memory = M", "memory"},
 		{"memory = 17592186044417M", "memory"},
+		/* 64 MiB, if the product wrapped at 2^64. */
+		{"memory = 17592186044480M", "memory"},
 		{"memory = 18446744073709551615G", "memory"},
 		{"vcpus = 0", "expected a number from 1 to 16"},
 		{"vcpus = 17", "vcpus"},
@@ -396,6 +398,9 @@ static void test_not_text(void **state)
 	assert_non_null(strstr(reports, "0: the file is UTF-16; expected ASCII or UTF-8"));
 	assert_int_equal(parse_bytes("\xfe\xff\0[\0u", 6), 1);
 	assert_non_null(strstr(reports, "UTF-16"));
+	/* A character that the end of the file cuts off. */
+	assert_int_equal(parse("[vm a]\nkernel=k\ncmdline=\xe2\x82"), 1);
+	assert_non_null(strstr(reports, "3: byte 9 of the line is not UTF-8 (0xe2)"));
 	assert_int_equal(parse_bytes("[vm a]\nkernel=a\0b\n", 18), 2);
 	assert_non_null(strstr(reports, "2: byte 9 of the line is a control character (0x00)"));
 }

@@ -196,6 +196,8 @@ static void test_segments(void **state)
 	assert_refused(sizeof(file), "segment 1 is larger in the file than in memory");
 	segment(1, 6, 0x2801, BASE + 0x2000, 0x800, 0x800);
 	assert_refused(sizeof(file), "segment 1 lies beyond the end of the file");
+	segment(1, 6, 0x2000, BASE + 0x2000, ~0ull - 0x1fff, ~0ull - 0x1fff);
+	assert_refused(sizeof(file), "segment 1 lies beyond the end of the file");
 	segment(1, 6, ~0ull - 0x7ff, BASE + 0x2000, 0x800, 0x800);
 	assert_refused(sizeof(file), "segment 1 lies beyond the end of the file");
 	segment(1, 6, 0x2000, BASE - 0x1000, 0x800, 0x800);
