@@ -144,6 +144,14 @@ static bool replayed(u64 *value)
 	return false;
 }
 
+/* The same for an operation that returns nothing. */
+static bool done_before(void)
+{
+	u64 ignored;
+
+	return replayed(&ignored);
+}
+
 static u64 returned(u64 value)
 {
 	struct model_cpu *c = &now->cpu[self];
@@ -223,11 +231,10 @@ void model_store(void *word, u64 value, int order)
 {
 	unsigned int location = location_of(word);
 	bool locked = order == __ATOMIC_SEQ_CST;
-	u64 ignored;
 
 	if (mutant == ENTER_NOT_ANNOUNCED && is_running(location) && value)
 		return;
-	if (replayed(&ignored))
+	if (done_before())
 		return;
 	if (is_running(location)) {
 		value = value != 0;
@@ -255,9 +262,7 @@ u64 model_add(void *word, u64 n)
 
 void model_lock(struct spinlock *lock)
 {
-	u64 ignored;
-
-	if (replayed(&ignored))
+	if (done_before())
 		return;
 	if (now->memory[LOCK])
 		longjmp(out, BLOCKED);
@@ -267,9 +272,7 @@ void model_lock(struct spinlock *lock)
 
 void model_unlock(struct spinlock *lock)
 {
-	u64 ignored;
-
-	if (replayed(&ignored))
+	if (done_before())
 		return;
 	memory_write(LOCK, 0, false);
 	returned(0);
@@ -288,9 +291,7 @@ void model_pause(void)
 
 void vmx_invept_single(u64 eptp)
 {
-	u64 ignored;
-
-	if (mutant == ENTER_NO_INVEPT || replayed(&ignored))
+	if (mutant == ENTER_NO_INVEPT || done_before())
 		return;
 	now->cpu[self].cached = 0;
 	returned(0);
@@ -298,9 +299,7 @@ void vmx_invept_single(u64 eptp)
 
 void ept_kick_cpu(u32 cpu)
 {
-	u64 ignored;
-
-	if (mutant == SYNC_NO_KICK || replayed(&ignored))
+	if (mutant == SYNC_NO_KICK || done_before())
 		return;
 	now->cpu[cpu].kicked = 1;
 	returned(0);
@@ -308,9 +307,7 @@ void ept_kick_cpu(u32 cpu)
 
 void ept_table_reclaim(struct ept_view *v, u64 acknowledged)
 {
-	u64 ignored;
-
-	if (replayed(&ignored))
+	if (done_before())
 		return;
 	for (unsigned int page = 0; page < ARRAY_SIZE(now->dead); page++)
 		if (now->dead[page] && (now->dead[page] <= acknowledged || mutant == RECLAIM_ALL))
@@ -327,9 +324,7 @@ __noreturn void panic(const char *fmt, ...)
 
 static void vm_entry(void)
 {
-	u64 ignored;
-
-	if (replayed(&ignored))
+	if (done_before())
 		return;
 	chose = true;
 	now->cpu[self].mode = choice ? STUBBORN : WILLING;
@@ -338,9 +333,7 @@ static void vm_entry(void)
 
 static void vm_exit(void)
 {
-	u64 ignored;
-
-	if (replayed(&ignored))
+	if (done_before())
 		return;
 	if (now->cpu[self].mode == STUBBORN && !now->cpu[self].kicked)
 		longjmp(out, BLOCKED);
@@ -395,9 +388,7 @@ static void guest_round(void)
 
 static void retire(unsigned int page, u64 generation)
 {
-	u64 ignored;
-
-	if (replayed(&ignored))
+	if (done_before())
 		return;
 	now->dead[page] = generation;
 	if (mutant == RECLAIM_AT_ONCE)
@@ -407,9 +398,7 @@ static void retire(unsigned int page, u64 generation)
 
 static void reuse_frame(unsigned int page)
 {
-	u64 ignored;
-
-	if (replayed(&ignored))
+	if (done_before())
 		return;
 	now->reused |= BIT(page);
 	returned(0);
