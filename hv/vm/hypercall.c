@@ -48,10 +48,10 @@ static s64 hc_inject(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 		return HC_EINVAL;
 	if (has_error != (type == INTR_TYPE_HW_EXCEPTION && wants_error))
 		return HC_EINVAL;
-	if (has_error ? error > 0x7fff : error != 0)
+	if (has_error && error > 0x7fff)
 		return HC_EINVAL;
 	/* Length 0 is a later addition that nested hypervisors refuse. */
-	if (software ? length < 1 || length > 15 : length != 0)
+	if (software && (length < 1 || length > 15))
 		return HC_EINVAL;
 	/* An external interrupt needs IF and no shadow (SDM 27.3.1.4); VMCALL has ended the shadow.
 	 */
@@ -61,7 +61,7 @@ static s64 hc_inject(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 		vcpu_post_nmi(vcpu);
 		return 0;
 	}
-	event_queue(vcpu, (u32)info, (u32)error, (u32)length);
+	event_queue(vcpu, (u32)info, (u32)error, software ? (u32)length : 0);
 	return 0;
 }
 

@@ -19,6 +19,8 @@ void vcpu_state_flat32(struct vcpu *vcpu, u32 eip, u32 eax, u32 ebx);
 /* Control words, written only if they changed. */
 void vcpu_set_proc(struct vcpu *vcpu, u32 set, u32 clear);
 void vcpu_set_proc2(struct vcpu *vcpu, u32 set, u32 clear);
+/* Processing of posted interrupts. Other CPUs may see the change late: they send requests as well. */
+void vcpu_set_posted(struct vcpu *vcpu, bool on);
 
 /* --- run.c: the way in and out -----------------------------------------------------------------
  */

@@ -66,7 +66,7 @@ void msr_bitmap_init(u8 *bitmap)
 		msr_bitmap_allow(bitmap, pass_through[i].msr, pass_through[i].read,
 				 pass_through[i].write);
 	if (vmx_has(FEAT_RDTSCP))
-		msr_bitmap_allow(bitmap, MSR_TSC_AUX, true, true);
+		msr_bitmap_allow(bitmap, MSR_TSC_AUX, true, false);
 }
 
 static bool is_platform_msr(u32 msr)
@@ -159,6 +159,12 @@ static bool write_msr(struct vcpu *vcpu, u32 msr, u64 value)
 		return true;
 	case MSR_XSS:
 		return vmx_has(FEAT_XSAVES) && value == 0;
+	case MSR_TSC_AUX:
+		/* Not passed through: Bochs 2.7 takes bits 63:32 without #GP. */
+		if (!vmx_has(FEAT_RDTSCP) || value >> 32)
+			return false;
+		wrmsr(MSR_TSC_AUX, value);
+		return true;
 	case MSR_UMWAIT_CONTROL:
 		if (!vmx_has(FEAT_WAITPKG) || (value >> 32) || (value & 2))
 			return false;

@@ -58,8 +58,10 @@ void platform_apic_eoi(struct vcpu *vcpu, u8 vector);
 void platform_tpr_changed(struct vcpu *vcpu);
 
 enum apic_mode { APIC_MODE_OFF, APIC_MODE_XAPIC, APIC_MODE_X2APIC };
-/* For choosing the VMCS controls; vm/ is told of changes by vcpu_apic_mode_changed(). */
+/* For choosing the VMCS controls; vm/ is told of changes by vcpu_apic_mode_changed(). Any CPU. */
 enum apic_mode platform_apic_mode(struct vcpu *vcpu);
+/* Enabled by software as well (SVR bit 8), so that it takes fixed interrupts. Any CPU. */
+bool platform_apic_takes_fixed(struct vcpu *vcpu);
 /* vm/ defines this. */
 void vcpu_apic_mode_changed(struct vcpu *vcpu);
 

@@ -222,20 +222,52 @@ static enum fault_result ram_fault(struct vcpu *vcpu, const struct region *regio
 	return FAULT_RETRY;
 }
 
+#define APIC_PAGE 0xfee00000
+
+static bool all_in_xapic_mode(const struct vm *vm)
+{
+	for (u32 i = 0; i < vm->vcpu_count; i++)
+		if (platform_apic_mode(vm->vcpu[i]) != APIC_MODE_XAPIC)
+			return false;
+	return true;
+}
+
+/* An APIC-access page has to be mapped to be virtualized by the processor (SDM 30.4.1). */
+static bool map_apic(struct vm *vm)
+{
+	struct space *space = &vm->space;
+	struct ept_leaf leaf;
+	bool mapped = false;
+
+	spin_lock(&space->lock);
+	if (all_in_xapic_mode(vm) && ept_lookup(&space->view, gpa(APIC_PAGE), &leaf)) {
+		ept_reserve(&space->view, FAULT_RESERVE);
+		mapped = !ept_map(&space->view, gpa(APIC_PAGE), vm->apic_access, PAGE_SIZE,
+				  EPT_R | EPT_W, EPT_WB);
+	}
+	spin_unlock(&space->lock);
+	return mapped;
+}
+
+void space_unmap_apic(struct vm *vm)
+{
+	struct space *space = &vm->space;
+	struct ept_leaf leaf;
+
+	if (!vm->apic_access.v)
+		return;
+	spin_lock(&space->lock);
+	if (!ept_lookup(&space->view, gpa(APIC_PAGE), &leaf))
+		ept_unmap(&space->view, gpa(APIC_PAGE), PAGE_SIZE);
+	spin_unlock(&space->lock);
+	ept_sync(&space->view, this_cpu()->index, cpu_count);
+}
+
 static enum fault_result mmio_fault(struct vcpu *vcpu, const struct region *region,
 				    const struct ept_fault *fault)
 {
-	/* An APIC-access page has to be mapped to be virtualized by the processor (SDM 30.4.1). */
-	if (region->base.v == 0xfee00000 && vcpu->vm->apic_access.v &&
-	    platform_apic_mode(vcpu) == APIC_MODE_XAPIC) {
-		struct ept_leaf leaf;
-
-		if (ept_lookup(&vcpu->vm->space.view, region->base, &leaf)) {
-			ept_map(&vcpu->vm->space.view, region->base, vcpu->vm->apic_access,
-				PAGE_SIZE, EPT_R | EPT_W, EPT_WB);
-			return FAULT_RETRY;
-		}
-	}
+	if (region->base.v == APIC_PAGE && vcpu->vm->apic_access.v && map_apic(vcpu->vm))
+		return FAULT_RETRY;
 	return FAULT_EMULATE;
 }
 

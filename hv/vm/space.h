@@ -77,6 +77,12 @@ u64 space_perms(const struct space *space, gpa_t at);
 
 enum fault_result space_fault(struct vcpu *vcpu, const struct ept_fault *fault);
 
+/*
+ * The APIC-access page is in the way of nobody only while all vCPUs are in xAPIC mode: one that
+ * leaves it takes the page out of the view.
+ */
+void space_unmap_apic(struct vm *vm);
+
 /* HC_PROTECT, HC_DISCARD: 0 or ERR_INVAL/ERR_NOMEM; invalidated everywhere when they return. */
 int space_protect(struct vm *vm, gpa_t base, u64 bytes, u64 perms);
 int space_discard(struct vm *vm, gpa_t base, u64 bytes);

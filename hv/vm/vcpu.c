@@ -109,25 +109,34 @@ static bool x2apic_readable(u32 reg)
 	       reg == 0x3e;
 }
 
-/* APIC-register virtualization and virtual-interrupt delivery follow the guest's APIC mode. */
+/*
+ * APIC-register virtualization and virtual-interrupt delivery follow the guest's APIC mode. The
+ * processor delivers (virtualized self-IPIs too) without a look at SVR: a software-disabled APIC is
+ * emulated.
+ */
 void vcpu_apic_mode_changed(struct vcpu *vcpu)
 {
 	enum apic_mode mode = platform_apic_mode(vcpu);
 	u8 *bitmap = phys_to_ptr(vcpu->msr_bitmap);
 	bool x2apic =
 		mode == APIC_MODE_X2APIC && vmx_has(FEAT_X2APIC_VIRT) && vmx_has(FEAT_APIC_REG);
+	bool enabled = platform_apic_takes_fixed(vcpu);
 	bool vid;
 	u32 set = 0;
 
 	if (sched_current() != vcpu)
 		return;
-	if (mode == APIC_MODE_XAPIC && vmx_has(FEAT_APIC_ACCESS) && vmx_has(FEAT_APIC_REG))
-		set = PROC2_APIC_ACCESS | PROC2_APIC_REGISTER;
+	if (mode != APIC_MODE_XAPIC)
+		space_unmap_apic(vcpu->vm);
+	else if (vmx_has(FEAT_APIC_ACCESS) && vmx_has(FEAT_APIC_REG))
+		set = PROC2_APIC_ACCESS | (enabled ? PROC2_APIC_REGISTER : 0);
 	if (x2apic)
 		set = PROC2_X2APIC | PROC2_APIC_REGISTER;
-	vid = set && vmx_has(FEAT_VID);
+	vid = set && enabled && vmx_has(FEAT_VID);
 	if (vid)
 		set |= PROC2_VIRTUAL_INTERRUPT;
+	/* Posted interrupts need virtual-interrupt delivery (SDM 27.2.1.1). */
+	vcpu_set_posted(vcpu, vid && vmx_has(FEAT_POSTED));
 	vcpu_set_proc2(vcpu, set,
 		       PROC2_APIC_ACCESS | PROC2_X2APIC | PROC2_APIC_REGISTER |
 			       PROC2_VIRTUAL_INTERRUPT);

@@ -28,7 +28,12 @@ static u32 next_cpu;		  /* where the next unpinned vCPU goes */
 static u32 passed, ended;
 static bool started;
 
-#define IO_BITMAP_BYTES (2 * PAGE_SIZE)
+/*
+ * Bitmaps A and B, and a page more: for ports 0xfff8 and up Bochs (2.7, 3.0) reads 16 bits
+ * at the last byte of B, and should that page be an APIC-access page, an OUT would be an APIC
+ * access.
+ */
+#define IO_BITMAP_BYTES (3 * PAGE_SIZE)
 
 static int load_write(void *ctx, gpa_t to, const void *src, u64 len)
 {

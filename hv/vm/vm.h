@@ -33,7 +33,7 @@ struct vm {
 	u32 restarts;
 	char reason[128];
 	u32 logged_refusals; /* rate limit of the log */
-	hpa_t io_bitmap;     /* 8 KiB: A and B */
+	hpa_t io_bitmap;     /* A and B (SDM 25.6.4) */
 	hpa_t apic_access;   /* the APIC-access page, where that is virtualized */
 	u64 refused[64];     /* MSRs and ports whose refusal has been logged */
 };

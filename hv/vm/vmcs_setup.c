@@ -57,7 +57,6 @@ static void setup_controls(struct vcpu *vcpu)
 	vcpu->entry_controls = vmx_controls.entry & ~ENTRY_IA32E;
 	vcpu->exception_bitmap = BIT(VEC_DB) | BIT(VEC_AC) | BIT(VEC_MC) | vm->config->intercept;
 	if (vmx_has(FEAT_POSTED)) {
-		vcpu->pin |= PIN_POSTED_INTERRUPTS;
 		vmcs_write(VMCS_POSTED_INT_VECTOR, VECTOR_POSTED);
 		vmcs_write(VMCS_POSTED_INT_DESC, ptr_to_phys(vcpu->posted).v);
 	}
@@ -134,6 +133,16 @@ void vcpu_set_proc2(struct vcpu *vcpu, u32 set, u32 clear)
 	if (value != vcpu->proc2) {
 		vcpu->proc2 = value;
 		vmcs_write(VMCS_PROC2_CONTROLS, value);
+	}
+}
+
+void vcpu_set_posted(struct vcpu *vcpu, bool on)
+{
+	u32 value = (vcpu->pin & ~(u32)PIN_POSTED_INTERRUPTS) | (on ? PIN_POSTED_INTERRUPTS : 0);
+
+	if (value != vcpu->pin) {
+		__atomic_store_n(&vcpu->pin, value, __ATOMIC_RELAXED);
+		vmcs_write(VMCS_PIN_CONTROLS, value);
 	}
 }
 

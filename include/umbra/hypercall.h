@@ -40,7 +40,7 @@
  * bit: vector 7:0, type 10:8 (0 external, 2 NMI, 3 hardware exception, 4 software interrupt, 5
  * privileged software exception, 6 software exception), 11 deliver error code. `length` (0-15) is
  * the instruction length for types 4 to 6, pushed RIP being that of the next instruction plus
- * length. Combinations the SDM forbids return HC_EINVAL. A test aid: it lets a guest see each
+ * length; both are ignored where the type has none. Combinations the SDM forbids return HC_EINVAL. A test aid: it lets a guest see each
  * injected form.
  */
 #define HC_INJECT 3
