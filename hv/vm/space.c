@@ -453,6 +453,20 @@ int guest_zero(struct vm *vm, gpa_t to, size_t len)
 	return 0;
 }
 
+int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value)
+{
+	size_t len = size;
+	const u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &len) : NULL;
+
+	if (!p || len < size)
+		return ERR_FAULT;
+	if (size == 4)
+		*value = __atomic_load_n((const u32 *)(const void *)p, __ATOMIC_RELAXED);
+	else
+		*value = __atomic_load_n((const u64 *)(const void *)p, __ATOMIC_RELAXED);
+	return 0;
+}
+
 int guest_cmpxchg(struct vm *vm, gpa_t at, unsigned int size, u64 old, u64 new)
 {
 	size_t len = size;

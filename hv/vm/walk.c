@@ -112,14 +112,11 @@ static int page_fault(const struct walk_state *state, unsigned int access, u32 w
 
 static u64 read_entry(struct vm *vm, gpa_t at, unsigned int entry_bytes)
 {
-	u32 narrow = 0;
-	u64 wide = 0;
-	int error =
-		entry_bytes == 4 ? guest_read(vm, at, &narrow, 4) : guest_read(vm, at, &wide, 8);
+	u64 value;
 
-	if (error)
+	if (guest_read_word(vm, at, entry_bytes, &value))
 		return ~0ull >> (64 - 8 * entry_bytes);
-	return entry_bytes == 4 ? narrow : wide;
+	return value;
 }
 
 /* Reads the entries down to the page. WALK_OK, or WALK_FAULT if there is no translation. */

@@ -2,7 +2,7 @@
  * The guest page-table walker: what the processor does to a linear address (SDM 3A chapter 4), with
  * accessed and dirty flags, in every paging mode a guest can have. The only one in the tree.
  *
- * Portable C: knows the paging registers and guest memory (guest_read, guest_cmpxchg of
+ * Portable C: knows the paging registers and guest memory (guest_read_word, guest_cmpxchg of
  * vm/space.h), nothing of VMCS. The vCPU conveniences are in vm/linear.h.
  *
  * Not here, because guests cannot have them: 5-level paging, protection keys and shadow stacks

@@ -116,6 +116,14 @@ int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len)
 	return 0;
 }
 
+int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value)
+{
+	if (!in_ram(at, size))
+		return ERR_FAULT;
+	*value = get_ram(at.v, size);
+	return 0;
+}
+
 int guest_cmpxchg(struct vm *vm, gpa_t at, unsigned int size, u64 old, u64 new)
 {
 	if (!in_ram(at, size))

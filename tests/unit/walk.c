@@ -17,12 +17,15 @@ static unsigned int reads, exchanges;
 /* Called before each compare-exchange: another CPU of the guest. */
 static void (*race)(void);
 
-int guest_read(struct vm *vm, gpa_t from, void *to, size_t len)
+int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value)
 {
 	reads++;
-	if (from.v > RAM_BYTES || RAM_BYTES - from.v < len)
+	assert_true(size == 4 || size == 8);
+	assert_int_equal(at.v % size, 0);
+	if (at.v > RAM_BYTES || RAM_BYTES - at.v < size)
 		return ERR_FAULT;
-	memcpy(to, ram + from.v, len);
+	*value = 0;
+	memcpy(value, ram + at.v, size);
 	return 0;
 }
 
