@@ -339,10 +339,14 @@ static void mask_lvts(struct lapic *l)
 
 static void write_svr(struct lapic *l, u32 value)
 {
+	bool switched = (l->svr ^ value) & LAPIC_SVR_ENABLE;
+
 	__atomic_store_n(&l->svr, value, __ATOMIC_RELAXED);
 	lapic_reg_set(l, LAPIC_SVR, value);
 	if (!(value & LAPIC_SVR_ENABLE))
 		mask_lvts(l);
+	if (switched)
+		lapic_mode_changed(l);
 }
 
 static void write_lvt(struct lapic *l, u32 offset, u32 value)

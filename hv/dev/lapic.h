@@ -182,7 +182,7 @@ void lapic_bus_nmi(struct lapic *l);
 void lapic_changed(struct lapic *l);
 /* The timer's deadline (lapic_timer()'s value) changed. */
 void lapic_timer_changed(struct lapic *l, u64 deadline);
-/* APIC_BASE changed the mode. */
+/* APIC_BASE changed the mode, or SVR the software enable. */
 void lapic_mode_changed(struct lapic *l);
 /* Host TSC now; host TSC at which this vCPU's TSC is `guest`. */
 u64 lapic_clock(const struct lapic *l);

@@ -438,11 +438,16 @@ void platform_tpr_changed(struct vcpu *vcpu)
 
 enum apic_mode platform_apic_mode(struct vcpu *vcpu)
 {
-	u64 base = vcpu->lapic->base;
+	u64 base = __atomic_load_n(&vcpu->lapic->base, __ATOMIC_RELAXED);
 
 	if (!(base & APIC_BASE_ENABLE))
 		return APIC_MODE_OFF;
 	return base & APIC_BASE_X2APIC ? APIC_MODE_X2APIC : APIC_MODE_XAPIC;
+}
+
+bool platform_apic_takes_fixed(struct vcpu *vcpu)
+{
+	return lapic_takes_fixed(vcpu->lapic);
 }
 
 bool platform_msr_read(struct vcpu *vcpu, u32 msr, u64 *value)
@@ -551,4 +556,5 @@ void platform_vcpu_init(struct vcpu *vcpu)
 	for (unsigned int i = 0; i < 4; i++)
 		__atomic_store_n(&vcpu->posted->pir[i], 0, __ATOMIC_SEQ_CST);
 	lapic_init(vcpu->lapic);
+	vcpu_apic_mode_changed(vcpu); /* it is software-disabled now */
 }

@@ -45,6 +45,7 @@ extern const exit_handler_fn exit_handlers[EXIT_COUNT];
 
 /* The instruction gets the exception and is not skipped. */
 void exit_cr_access(struct vcpu *vcpu);			   /* cr.c */
+void exit_mov_dr(struct vcpu *vcpu);	 /* dr.c */
 void exit_xsetbv(struct vcpu *vcpu);			   /* cr.c */
 void exit_cpuid(struct vcpu *vcpu);			   /* cpuid.c */
 void exit_rdmsr(struct vcpu *vcpu);			   /* msr.c */
@@ -52,6 +53,9 @@ void exit_wrmsr(struct vcpu *vcpu);			   /* msr.c */
 void exit_vmcall(struct vcpu *vcpu);			   /* hypercall.c */
 void exit_string_io(struct vcpu *vcpu, u64 qualification); /* string_io.c */
 void exit_task_switch(struct vcpu *vcpu);		   /* task_switch.c */
+
+/* After an emulated I/O instruction, if vcpu->io_breakpoints: makes a matching #DB pending. */
+void vcpu_match_io_breakpoints(struct vcpu *vcpu, u16 port, unsigned int size);
 
 /* The guest is at CPL 0 (SS.DPL). */
 bool vcpu_cpl0(const struct vcpu *vcpu);

@@ -70,6 +70,8 @@ static void start_machine(u64 bytes, u64 features)
 	vmx_features = features;
 	memset(&vm, 0, sizeof(vm));
 	vm.id = 5;
+	vm.vcpu[0] = &vcpu;
+	vm.vcpu_count = 1;
 	fatal = 0;
 }
 
@@ -188,6 +190,10 @@ static void test_faults(void **state)
 	assert_int_equal(page_at(0xfee00000).frame, 0x5000);
 	assert_int_equal(page_at(0xfee00000).perms, 3); /* never executed from */
 	assert_int_equal(fault_at(0xfee00080, EPT_X), FAULT_EMULATE);
+	/* A vCPU that leaves xAPIC mode must not find it there. */
+	space_unmap_apic(&vm);
+	assert_false(page_at(0xfee00000).present);
+	space_unmap_apic(&vm);
 	finish();
 }
 
