@@ -32,6 +32,13 @@ bool file_volume(void)
 	return false;
 }
 
+void file_volume_close(void)
+{
+	if (volume)
+		volume->Close(volume);
+	volume = NULL;
+}
+
 static bool wide_path(const char *path, CHAR16 *out)
 {
 	size_t i, len = text_length(path), n = 0;

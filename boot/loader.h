@@ -55,6 +55,7 @@ void memory_short(const char *what, u64 bytes);
 
 /* file.c: files of the volume that the loader came from. False = the reason has been printed. */
 bool file_volume(void);
+void file_volume_close(void);
 /*
  * Reads the whole file (at least 1, at most `limit` bytes) into memory of its own. `path` may have
  * either slash; a relative one starts at CONFIG_DIR. Sets out->base, bytes, and path as given.

@@ -181,6 +181,7 @@ EFI_STATUS efi_main(EFI_HANDLE handle, EFI_SYSTEM_TABLE *table)
 	bs->SetWatchdogTimer(0, 0, 0, NULL);
 	say("Umbra, a hypervisor for VT-x");
 	status = run(start_tsc);
+	file_volume_close();
 	memory_release();
 	say("returning to firmware");
 	return status;
