@@ -5,22 +5,23 @@
 #include "lib/string.h"
 #include "x86/regs.h"
 
-/* The instruction's bytes as far as they have been fetched. */
+#define FETCH_BYTES 8u /* at a time: most instructions that access devices are not longer */
+
+/* The instruction's bytes as far as they have been fetched, each one once. */
 struct window {
-	u8 bytes[EMU_INSN_MAX];
+	union emu_bytes bytes;
 	u32 len;
+	u32 left; /* bytes behind those that lie on the same page and within CS */
+	gpa_t next;
 };
 
-/*
- * Fetches up to the end of a page: the first call what lies on the page of RIP, the second one the
- * rest. Instructions that end before the boundary must not fault because of the page behind it.
- */
-static enum emu_status fetch(struct emu_run *run, struct window *w)
+/* Translates the page of the next byte. */
+static enum emu_status next_page(struct emu_run *run, struct window *w)
 {
 	const struct emu_cpu *cpu = run->cpu;
 	u64 offset = cpu->rip + w->len, room = EMU_INSN_MAX - w->len;
 	struct emu_place place;
-	struct emu_segment cs = {0};
+	struct emu_segment cs;
 	enum emu_status status;
 	u64 base = 0;
 
@@ -32,81 +33,134 @@ static enum emu_status fetch(struct emu_run *run, struct window *w)
 			return emu_fault(run, VEC_GP, 0);
 		room = MIN(room, cs.limit - offset + 1);
 	}
-	room = MIN(room, PAGE_SIZE - ((base + offset) & ~PAGE_MASK));
-	status = emu_resolve(run, EMU_CS, offset, (u32)room, EMU_FETCH, &place);
-	if (status)
-		return status;
-	if (run->ops->fetch(run->ctx, place.part[0], w->bytes + w->len, (u32)room))
+	w->left = (u32)MIN(room, PAGE_SIZE - ((base + offset) & ~PAGE_MASK));
+	status = emu_resolve(run, EMU_CS, offset, w->left, EMU_FETCH, &place);
+	w->next = place.part[0];
+	return status;
+}
+
+/*
+ * Fetches some more bytes, never beyond the end of a page that has not been begun: an instruction
+ * that ends before the boundary must not fault because of the page behind it.
+ */
+static enum emu_status fetch(struct emu_run *run, struct window *w)
+{
+	u32 n;
+
+	if (!w->left) {
+		enum emu_status status = next_page(run, w);
+
+		if (status)
+			return status;
+	}
+	n = MIN(w->left, FETCH_BYTES);
+	if (run->ops->fetch(run->ctx, w->next, w->bytes.byte + w->len, n))
 		return EMU_FAILED;
-	w->len += (u32)room;
+	w->len += n;
+	w->left -= n;
+	w->next = gpa_add(w->next, n);
 	return EMU_DONE;
 }
 
-static bool slot_matches(const struct emu_cache_slot *slot, u8 mode, const struct window *w)
+/* Do the first `len` bytes agree? */
+static bool same_bytes(const union emu_bytes *a, const union emu_bytes *b, u32 len)
 {
-	return slot->mode == mode && slot->insn.length <= w->len &&
-	       memcmp(slot->bytes, w->bytes, slot->insn.length) == 0;
+	u64 low = a->word[0] ^ b->word[0], high = a->word[1] ^ b->word[1];
+
+	if (len <= 8)
+		return !(low & size_mask(len));
+	return !low && !(high & size_mask(len - 8));
 }
 
-/* Finds or decodes the instruction in the window, fetching the rest of it if need be. */
+/*
+ * Is the slot's instruction the one in the window? Where the window is a proper beginning of it,
+ * whatever is there is longer than the window too, so that more may be fetched.
+ */
+static enum emu_status find(struct emu_run *run, struct window *w,
+			    const struct emu_cache_slot *slot, bool *found)
+{
+	u32 len = slot->insn.length;
+
+	*found = false;
+	if (slot->mode != run->cpu->mode)
+		return EMU_DONE;
+	while (w->len < len && same_bytes(&slot->bytes, &w->bytes, w->len)) {
+		enum emu_status status = fetch(run, w);
+
+		if (status)
+			return status;
+	}
+	*found = w->len >= len && same_bytes(&slot->bytes, &w->bytes, len);
+	return EMU_DONE;
+}
+
 static enum emu_status decode(struct emu_run *run, struct window *w, struct emu_cache_slot *slot)
 {
-	u8 mode = run->cpu->mode;
+	const u8 mode = run->cpu->mode;
 	enum emu_status status;
 
-	if (slot_matches(slot, mode, w))
-		return EMU_DONE;
 	slot->mode = 0;
-	status = insn_decode(mode, w->bytes, w->len, &slot->insn, &run->report->reason);
-	if (status == EMU_PARTIAL && w->len < EMU_INSN_MAX) {
+	for (;;) {
+		status =
+			insn_decode(mode, w->bytes.byte, w->len, &slot->insn, &run->report->reason);
+		if (status != EMU_PARTIAL)
+			break;
+		if (w->len == EMU_INSN_MAX) /* too long (SDM 2A 2.3.11) */
+			return emu_fault(run, VEC_GP, 0);
 		status = fetch(run, w);
 		if (status)
 			return status;
-		status = insn_decode(mode, w->bytes, w->len, &slot->insn, &run->report->reason);
-	}
-	if (status == EMU_PARTIAL) {
-		/* Longer than 15 bytes, or than what CS leaves: #GP(0) (SDM 2A 2.3.11). */
-		return emu_fault(run, VEC_GP, 0);
 	}
 	if (status == EMU_DONE) {
-		memcpy(slot->bytes, w->bytes, slot->insn.length);
+		slot->bytes = w->bytes;
 		slot->mode = mode;
 	}
+	return status;
+}
+
+static enum emu_status fetch_and_decode(struct emu_run *run, struct window *w,
+					struct emu_cache_slot *slot)
+{
+	bool found = false;
+	enum emu_status status = fetch(run, w);
+
+	if (!status)
+		status = find(run, w, slot, &found);
+	if (!status && !found)
+		status = decode(run, w, slot);
 	return status;
 }
 
 enum emu_status emu_step(const struct emu_ops *ops, void *ctx, struct emu_cpu *cpu,
 			 struct emu_cache *cache, struct emu_report *report)
 {
+	static const struct emu_insn fetching; /* no alignment rule applies to fetches */
 	struct emu_cache_slot *slot = &cache->slot[(cpu->rip ^ cpu->rip >> 4) % EMU_CACHE_SLOTS];
-	struct emu_insn none = {.flags = 0}; /* no alignment rule for fetches */
-	struct emu_run run = {.ops = ops, .ctx = ctx, .cpu = cpu, .insn = &none, .report = report};
-	struct window w = {.len = 0};
+	struct emu_run run = {
+		.ops = ops, .ctx = ctx, .cpu = cpu, .insn = &fetching, .report = report};
+	struct window w;
 	enum emu_status status;
 
+	w.bytes.word[0] = w.bytes.word[1] = 0;
+	w.len = w.left = 0;
 	report->reason = NULL;
-	report->length = 0;
-	status = fetch(&run, &w);
-	if (!status)
-		status = decode(&run, &w, slot);
-	memcpy(report->bytes, w.bytes, sizeof(w.bytes));
-	report->length = (u8)w.len;
-	if (status) {
-		if (status == EMU_FAILED)
-			report->reason = "the instruction could not be fetched";
-		return status;
+	status = fetch_and_decode(&run, &w, slot);
+	if (!status) {
+		run.insn = &slot->insn;
+		status = emu_execute(&run);
 	}
-	run.insn = &slot->insn;
-	report->length = slot->insn.length;
-	report->mnemonic = slot->insn.mnemonic;
-	status = emu_execute(&run);
-	if (status == EMU_FAILED)
-		report->reason = "an access to guest memory failed";
-	if (status != EMU_DONE)
-		return status;
-	cpu->rip += slot->insn.length;
-	if (cpu->mode != EMU_MODE_64)
-		cpu->rip = (u32)cpu->rip;
-	cpu->rflags &= ~RFLAGS_RF;
-	return EMU_DONE;
+	if (status == EMU_DONE) {
+		report->length = slot->insn.length;
+		cpu->rip += slot->insn.length;
+		if (cpu->mode != EMU_MODE_64)
+			cpu->rip = (u32)cpu->rip;
+		cpu->rflags &= ~RFLAGS_RF;
+		return EMU_DONE;
+	}
+	memcpy(report->bytes, w.bytes.byte, sizeof(report->bytes));
+	report->length = run.insn == &fetching ? (u8)w.len : slot->insn.length;
+	if (status == EMU_FAILED && !report->reason)
+		report->reason = run.insn == &fetching ? "the instruction could not be fetched"
+						       : "an access to guest memory failed";
+	return status;
 }

@@ -145,7 +145,6 @@ struct emu_report {
 	struct emu_exception exception;
 	u8 bytes[EMU_INSN_MAX]; /* as fetched */
 	u8 length;		/* of the instruction; for the last three: bytes that are valid */
-	u16 mnemonic;		/* Zydis's number, for messages */
 	const char *reason;	/* for the last three: static text */
 };
 

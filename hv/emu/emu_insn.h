@@ -112,13 +112,19 @@ struct emu_insn {
 };
 _Static_assert(sizeof(struct emu_insn) == 32, "small enough to keep some");
 
+/* The bytes of an instruction, zero behind their end, in a form that compares quickly. */
+union emu_bytes {
+	u8 byte[16];
+	u64 word[2];
+};
+
 #define EMU_CACHE_SLOTS 16
 
 struct emu_cache {
 	struct emu_cache_slot {
-		u8 bytes[EMU_INSN_MAX];
-		u8 mode; /* 0: empty */
+		union emu_bytes bytes;
 		struct emu_insn insn;
+		u8 mode; /* 0: empty */
 	} slot[EMU_CACHE_SLOTS];
 };
 

@@ -80,7 +80,7 @@ static int op_fetch(void *ctx, gpa_t from, void *dst, unsigned int len)
 	require(len <= EMU_INSN_MAX);
 	fetch_mask[0] += len;
 	fetch_mask[1]++;
-	require(fetch_mask[0] <= EMU_INSN_MAX && fetch_mask[1] <= 2);
+	require(fetch_mask[0] <= EMU_INSN_MAX && fetch_mask[1] <= 3);
 	memcpy(dst, place(from, len), len);
 	return 0;
 }

@@ -29,7 +29,7 @@ static struct emu_report report;
 static struct emu_segment segs[EMU_SEG_COUNT];
 static u64 fault_page, retry_page; /* linear page that faults, or asks for another try */
 static int cmpxchg_result;
-static u32 cmpxchg_calls, fetched, segment_calls;
+static u32 cmpxchg_calls, fetched, segment_calls, code_walks;
 static char accesses[4096]; /* "r4@f010 w8@f020 " */
 static char places[4096];   /* the kinds of access and addresses that were translated */
 
@@ -45,7 +45,9 @@ static int op_segment(void *ctx, unsigned int seg, struct emu_segment *out)
 static int op_translate(void *ctx, u64 linear, unsigned int access, gpa_t *out,
 			struct emu_exception *fault)
 {
-	if (!(access & EMU_FETCH))
+	if (access & EMU_FETCH)
+		code_walks++;
+	else
 		sprintf(places + strlen(places), "%u@%llx ", access, (unsigned long long)linear);
 	if ((linear & PAGE_MASK) == retry_page)
 		return EMU_TRANSLATE_RETRY;
@@ -159,7 +161,7 @@ static int setup(void **state)
 static enum emu_status run(void)
 {
 	accesses[0] = places[0] = 0;
-	fetched = 0;
+	fetched = code_walks = 0;
 	return emu_step(&ops, NULL, &cpu, &cache, &report);
 }
 
@@ -580,7 +582,8 @@ static void fetching(void **state)
 	assert_int_equal(report.exception.cr2, 0x2000);
 	fault_page = NO_PAGE;
 	assert_int_equal(run(), EMU_DONE);
-	assert_int_equal(fetched, 15); /* each byte once */
+	assert_int_equal(fetched, 3 + 8); /* each byte once */
+	assert_int_equal(code_walks, 2);
 	assert_int_equal(report.length, 6);
 	set_mode(EMU_MODE_32);
 	segs[EMU_CS].limit = CODE + 1; /* code behind the limit */
@@ -591,6 +594,27 @@ static void fetching(void **state)
 	cpu.rip = CODE + 2;
 	is_exception(run(), VEC_GP);
 	set_mode(EMU_MODE_64);
+	cpu.rip = CODE; /* long ones: fetched in two goes from one page, decoded or found */
+	for (u32 i = 0; i < 2; i++) {
+		assert_int_equal(STEP(0x48, 0xc7, 0x83, 0, 0, 0, 0, 1, 2, 3, 4), EMU_DONE);
+		assert_int_equal(fetched, 15);
+		assert_int_equal(code_walks, 1);
+		assert_int_equal(report.length, 11);
+		cpu.rip = CODE;
+	}
+	assert_int_equal(STEP(0x48, 0xc7, 0x83, 0, 0, 0, 0, 1, 2, 3, 5), EMU_DONE);
+	assert_int_equal(ram_value(0x4000, 4), 0x05030201); /* only the last byte differs */
+	cpu.rip = 0x1ff5; /* the cached one continues on a page that is gone */
+	assert_int_equal(STEP(0x48, 0xc7, 0x83, 0, 0, 0, 0, 1, 2, 3, 5), EMU_DONE);
+	cpu.rip = 0x1ff8;
+	assert_int_equal(STEP(0x48, 0xc7, 0x83, 0, 0, 0, 0, 1, 2, 3, 5), EMU_DONE);
+	cpu.rip = 0x1ff8;
+	fault_page = 0x2000;
+	assert_int_equal(run(), EMU_EXCEPTION);
+	assert_int_equal(report.exception.cr2, 0x2000);
+	assert_int_equal(STEP(0x48, 0xc7, 0x03, 7, 7, 0, 0), EMU_DONE); /* now shorter */
+	assert_int_equal(ram_value(0x4000, 4), 0x707);
+	fault_page = NO_PAGE;
 	cpu.rip = CODE; /* 16 bytes */
 	is_exception(STEP(0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e, 0x2e,
 			  0x2e, 0x2e, 0x8b, 0x03),
