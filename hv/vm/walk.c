@@ -41,8 +41,7 @@ struct path {
 	unsigned int count; /* entries in memory, the last one maps the page */
 	unsigned int shift; /* log2 of the page's size */
 	struct step step[MAX_LEVELS];
-	bool write, user; /* both allowed by all entries */
-	bool no_execute;  /* by any entry */
+	u64 all, any; /* of the bits of all entries: and, or */
 };
 
 /* Bits lo to hi, both included. */
@@ -60,40 +59,28 @@ static enum paging paging_of(const struct walk_state *state)
 	return state->efer & EFER_LMA ? PAGING_4LEVEL : PAGING_PAE;
 }
 
-/* Entries on `level` (1 = page table) that may map a page themselves. */
-static bool is_leaf(const struct walk_state *state, enum paging paging, unsigned int level,
-		    u64 entry)
-{
-	if (level == 1)
-		return true;
-	if (!(entry & PTE_PS) || level > 3)
-		return false;
-	return paging != PAGING_32 || (state->cr4 & CR4_PSE);
-}
-
-static u64 reserved_32(const struct walk_state *state, bool leaf, unsigned int level)
-{
-	unsigned int width = MIN(state->phys_bits, 40); /* PSE-36 (SDM 4.3) */
-
-	return leaf && level == 2 ? bits(21, width - 19) : 0;
-}
-
-static u64 reserved_64(const struct walk_state *state, enum paging paging, bool leaf,
-		       unsigned int level)
+/* What is reserved in every entry. */
+static u64 reserved_always(const struct walk_state *state, enum paging paging)
 {
 	u64 mask = bits(51, state->phys_bits);
 
+	if (paging == PAGING_32)
+		return 0;
 	if (paging == PAGING_PAE)
 		mask |= bits(62, 52);
 	if (!(state->efer & EFER_NXE))
 		mask |= PTE_NX;
-	if (level == 4 || (level == 3 && state->no_1g))
-		mask |= PTE_PS;
-	if (leaf && level == 3)
-		mask |= bits(29, 13);
-	if (leaf && level == 2)
-		mask |= bits(20, 13);
 	return mask;
+}
+
+/* What is reserved besides in an entry above the page table (level 1) that has PS set. */
+static u64 reserved_large(const struct walk_state *state, enum paging paging, unsigned int level)
+{
+	if (paging == PAGING_32) /* PSE-36 (SDM 4.3) */
+		return bits(21, MIN(state->phys_bits, 40) - 19);
+	if (level == 2)
+		return bits(20, 13);
+	return level == 3 && !state->no_1g ? bits(29, 13) : PTE_PS;
 }
 
 static int page_fault(const struct walk_state *state, unsigned int access, u32 why,
@@ -124,10 +111,11 @@ static int descend(struct vm *vm, const struct walk_state *state, u64 linear, un
 		   struct path *path, struct walk_result *out)
 {
 	bool wide = path->paging != PAGING_32;
+	bool large_pages = wide || (state->cr4 & CR4_PSE);
 	unsigned int index_bits = wide ? 9 : 10;
 	unsigned int level = path->paging == PAGING_4LEVEL ? 4 : 2;
+	u64 reserved = reserved_always(state, path->paging);
 	u64 table = state->cr3 & (wide ? PTE_ADDRESS : 0xfffff000u);
-	u64 entry;
 
 	if (path->paging == PAGING_PAE) {
 		table = state->pdpte[linear >> 30 & 3];
@@ -137,27 +125,27 @@ static int descend(struct vm *vm, const struct walk_state *state, u64 linear, un
 	}
 	path->entry_bytes = wide ? 8 : 4;
 	path->count = 0;
-	path->write = path->user = true;
-	path->no_execute = false;
+	path->all = ~0ull;
+	path->any = 0;
+	path->shift = PAGE_SHIFT + index_bits * level;
 	for (;; level--) {
 		struct step *step = &path->step[path->count++];
-		u64 index;
-		bool leaf;
+		u64 entry, index;
+		bool large;
 
-		path->shift = PAGE_SHIFT + index_bits * (level - 1);
+		path->shift -= index_bits;
 		index = linear >> path->shift & ((1u << index_bits) - 1);
 		step->at = gpa(table + index * path->entry_bytes);
 		step->value = entry = read_entry(vm, step->at, path->entry_bytes);
 		if (!(entry & PTE_P))
 			return page_fault(state, access, 0, out);
-		leaf = is_leaf(state, path->paging, level, entry);
-		if (entry & (wide ? reserved_64(state, path->paging, leaf, level)
-				  : reserved_32(state, leaf, level)))
+		large = level > 1 && (entry & PTE_PS) && large_pages;
+		if ((entry & reserved) ||
+		    (large && (entry & reserved_large(state, path->paging, level))))
 			return page_fault(state, access, PF_P | PF_RSVD, out);
-		path->write &= !!(entry & PTE_W);
-		path->user &= !!(entry & PTE_U);
-		path->no_execute |= entry >> 63;
-		if (leaf)
+		path->all &= entry;
+		path->any |= entry;
+		if (large || level == 1)
 			return WALK_OK;
 		table = entry & PTE_ADDRESS;
 	}
@@ -167,27 +155,30 @@ static int descend(struct vm *vm, const struct walk_state *state, u64 linear, un
 static bool allowed(const struct walk_state *state, const struct path *path, unsigned int access)
 {
 	bool implicit = access & WALK_IMPLICIT;
+	bool user = path->all & PTE_U, write = path->all & PTE_W;
+	bool no_execute = path->any & PTE_NX;
 
 	if (state->cpl == 3 && !implicit) {
-		if (!path->user || ((access & WALK_WRITE) && !path->write))
+		if (!user || ((access & WALK_WRITE) && !write))
 			return false;
-		return !(access & WALK_FETCH) || !path->no_execute;
+		return !(access & WALK_FETCH) || !no_execute;
 	}
 	if (access & WALK_FETCH) {
-		if (path->no_execute || (path->user && (state->cr4 & CR4_SMEP)))
+		if (no_execute || (user && (state->cr4 & CR4_SMEP)))
 			return false;
 	}
 	if (access & (WALK_READ | WALK_WRITE)) {
-		if (path->user && (state->cr4 & CR4_SMAP) &&
-		    (implicit || !(state->rflags & RFLAGS_AC)))
+		if (user && (state->cr4 & CR4_SMAP) && (implicit || !(state->rflags & RFLAGS_AC)))
 			return false;
 	}
-	return !(access & WALK_WRITE) || path->write || !(state->cr0 & CR0_WP);
+	return !(access & WALK_WRITE) || write || !(state->cr0 & CR0_WP);
 }
 
 /* Top down, as the processor does. False: an entry is not what it was when it was read. */
 static bool set_flags(struct vm *vm, const struct path *path, unsigned int access)
 {
+	if ((path->all & PTE_A) && !(access & WALK_WRITE))
+		return true;
 	for (unsigned int i = 0; i < path->count; i++) {
 		const struct step *step = &path->step[i];
 		u64 flags = PTE_A;
