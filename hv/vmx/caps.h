@@ -6,8 +6,8 @@
  * from the same table. SDM volume 3C appendix A; names are the SDM's.
  *
  * caps.c is compiled for the hypervisor, the loader (-fpic) and host tests: it includes nothing
- * but lib/types.h, x86/asm.h, x86/regs.h, vmx/vmcs.h and umbra/features.h and runs no privileged instruction
- * except in caps_read().
+ * but lib/types.h, x86/asm.h, x86/regs.h, vmx/vmcs.h and umbra/features.h and runs no privileged
+ * instruction except in caps_read().
  */
 #pragma once
 
