@@ -1,0 +1,73 @@
+"""Several VMs: on one CPU, beside VMs that fail, with what their configuration hands them."""
+
+import os
+
+import pytest
+
+from harness import boot, have_emulator, select
+from tiny import echo_kernel
+from umbra_tools.base import ROOT
+
+
+@pytest.mark.parametrize("emulator,cpus", [("bochs", 1), ("bochs3", 1), ("bochs3", 2)])
+def test_two_on_one_cpu(emulator, cpus):
+    """Neither starves (max-gap-ms) nor sees the other's registers, whatever both do."""
+    if not have_emulator(emulator):
+        pytest.skip("this machine has no Bochs 2.7")
+    settings = {f"isolation.{n}": {"cmdline": f"seed={n} rounds=1500 max-gap-ms=60", "cpus": "0"}
+                for n in (1, 2)}
+    config = select(settings, settings, {"order": "together"})
+    result = boot(config=config, name=f"two-{emulator}-{cpus}", emulator_name=emulator, cpus=cpus)
+    for vm in settings:
+        assert result.vms[vm].problem() is None, result.explain(vm)
+    assert result.status in (0, 1)
+
+
+def test_others_run_on():
+    """A triple fault, and kernels that are none, end their VMs alone."""
+    config = select(["exceptions.triple", "hello.text", "memory", "hello.zero", "stepping"],
+                    {"exceptions.triple": {"cmdline": "triple"},
+                     "hello.text": {"kernel": str(ROOT / "Makefile")},
+                     "hello.zero": {"kernel": "/bin/true"}},
+                    {"order": "together"})
+    result = boot(config=config, name="others-run-on", emulator_name="bochs3", cpus=2)
+    for vm in ("memory", "stepping"):
+        assert result.vms[vm].problem() is None, result.explain(vm)
+    for vm in ("exceptions.triple", "hello.text", "hello.zero"):
+        assert result.vms[vm].status == 71, result.explain(vm)
+        assert result.vms[vm].reason
+    assert result.reason == "end" and result.status == 71
+
+
+def test_modules_and_command_line():
+    config = select(["hello"], {"hello": {
+        "cmdline": 'quotes " and # signs ; stay', "memory": "32M",
+        "modules": f"{ROOT}/Makefile with arguments, {ROOT}/linker.ld a,,b"}})
+    result = boot(config=config, name="modules", emulator_name="bochs3")
+    text = "\n".join(result.vms["hello"].tap.lines)
+    assert result.vms["hello"].problem() is None, result.explain("hello")
+    assert 'quotes " and # signs ; stay' in text
+    for module, arguments in (("Makefile", "with arguments"), ("linker.ld", "a,b")):
+        size = (ROOT / module).stat().st_size
+        assert any(f"{size} bytes" in line and line.endswith(arguments)
+                   for line in text.split("\n")), text
+
+
+def test_multiboot_by_address():
+    """A flat image with the address form of the header."""
+    config = select(["hello"], {"hello": {"kernel": str(echo_kernel(0)), "vcpus": 1}})
+    reader, writer = os.pipe()
+    os.write(writer, b"typed q")
+    result = boot(config=config, name="flat", emulator_name="bochs3", timeout=60, keys=reader)
+    os.close(reader)
+    os.close(writer)
+    assert "ready" in result.console and "typed " in result.console, result.explain()
+    assert result.reason == "end" and result.status == 1, result.explain()
+
+
+def test_sixteen_vms():
+    names = [f"hello.{n}" for n in range(16)]
+    config = select(names, {n: {"memory": "8M"} for n in names}, {"order": "together"})
+    result = boot(config=config, name="sixteen", emulator_name="bochs3", cpus=2)
+    bad = [n for n in names if result.vms[n].problem()]
+    assert not bad, result.explain(bad[0])
