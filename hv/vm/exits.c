@@ -91,6 +91,8 @@ static void exit_io(struct vcpu *vcpu)
 	}
 	/* First past the instruction: the access may end the VM or move the guest's world. */
 	vcpu_skip(vcpu);
+	if (unlikely(vcpu->io_breakpoints))
+		vcpu_match_io_breakpoints(vcpu, port, size);
 	if (q & BIT(3)) {
 		u32 value = platform_port_in(vcpu, port, size);
 
@@ -246,6 +248,7 @@ const exit_handler_fn exit_handlers[EXIT_COUNT] = {
 	[EXIT_VMXOFF] = exit_undefined,
 	[EXIT_VMXON] = exit_undefined,
 	[EXIT_CR_ACCESS] = exit_cr_access,
+	[EXIT_MOV_DR] = exit_mov_dr,
 	[EXIT_IO] = exit_io,
 	[EXIT_RDMSR] = exit_rdmsr,
 	[EXIT_WRMSR] = exit_wrmsr,
@@ -272,7 +275,6 @@ const exit_handler_fn exit_handlers[EXIT_COUNT] = {
 	[EXIT_OTHER_SMI] = exit_unexpected,
 	[EXIT_INVLPG] = exit_unexpected,
 	[EXIT_RDTSC] = exit_unexpected,
-	[EXIT_MOV_DR] = exit_unexpected,
 	[EXIT_ENTRY_GUEST_STATE] = exit_unexpected,
 	[EXIT_ENTRY_MSR_LOAD] = exit_unexpected,
 	[EXIT_MTF] = exit_unexpected,

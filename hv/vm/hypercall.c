@@ -88,11 +88,14 @@ static s64 hc_stat(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 	return HC_EINVAL;
 }
 
+/* A hypercall runs to its end in root mode: bounded, so that nobody else on the CPU waits long. */
+#define RANGE_MAX (64 * MIB)
+
 static s64 hc_protect(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
 	u64 perms = c;
 
-	if (perms & ~7ull)
+	if ((perms & ~7ull) || b > RANGE_MAX)
 		return HC_EINVAL;
 	return space_protect(vcpu->vm, gpa(a), b, perms) ? HC_EINVAL : 0;
 }
@@ -111,6 +114,8 @@ static s64 hc_page_size(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 
 static s64 hc_discard(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
+	if (b > RANGE_MAX)
+		return HC_EINVAL;
 	return space_discard(vcpu->vm, gpa(a), b) ? HC_EINVAL : 0;
 }
 

@@ -19,7 +19,8 @@ void vcpu_state_flat32(struct vcpu *vcpu, u32 eip, u32 eax, u32 ebx);
 /* Control words, written only if they changed. */
 void vcpu_set_proc(struct vcpu *vcpu, u32 set, u32 clear);
 void vcpu_set_proc2(struct vcpu *vcpu, u32 set, u32 clear);
-/* Processing of posted interrupts. Other CPUs may see the change late: they send requests as well. */
+/* Processing of posted interrupts. Other CPUs may see the change late: they send requests as well.
+ */
 void vcpu_set_posted(struct vcpu *vcpu, bool on);
 
 /* --- run.c: the way in and out -----------------------------------------------------------------
@@ -45,7 +46,7 @@ extern const exit_handler_fn exit_handlers[EXIT_COUNT];
 
 /* The instruction gets the exception and is not skipped. */
 void exit_cr_access(struct vcpu *vcpu);			   /* cr.c */
-void exit_mov_dr(struct vcpu *vcpu);	 /* dr.c */
+void exit_mov_dr(struct vcpu *vcpu);			   /* dr.c */
 void exit_xsetbv(struct vcpu *vcpu);			   /* cr.c */
 void exit_cpuid(struct vcpu *vcpu);			   /* cpuid.c */
 void exit_rdmsr(struct vcpu *vcpu);			   /* msr.c */

@@ -301,6 +301,8 @@ static const struct region *whole_ram(const struct space *space, gpa_t base, u64
 
 static bool perms_offered(u64 perms)
 {
+	if (perms & ~EPT_RWX)
+		return false;
 	if ((perms & EPT_W) && !(perms & EPT_R))
 		return false;
 	return perms != EPT_X || vmx_has(FEAT_EPT_XO);
@@ -345,8 +347,11 @@ int space_protect(struct vm *vm, gpa_t base, u64 bytes, u64 perms)
 	if (!whole_ram(space, base, bytes) || !perms_offered(perms))
 		return ERR_INVAL;
 	spin_lock(&space->lock);
-	ept_reserve(&space->view, FAULT_RESERVE);
-	err = add_override(space, base, bytes, perms);
+	/* Splits at both ends take four tables at most: with these, nothing below can fail
+	 * half-way. */
+	err = ept_reserve(&space->view, FAULT_RESERVE);
+	if (!err)
+		err = add_override(space, base, bytes, perms);
 	if (!err)
 		err = ept_protect(&space->view, base, bytes, perms);
 	if (!err)

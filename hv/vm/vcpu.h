@@ -96,7 +96,8 @@ struct vcpu {
 	u32 interrupt_status; /* last value written to the guest interrupt status (VID) */
 	u32 tpr_threshold;    /* last value written */
 	bool irq_window, nmi_window;
-	bool wake_on_irq; /* VCPU_HALTED: IF was 1 at HLT */
+	bool wake_on_irq;    /* VCPU_HALTED: IF was 1 at HLT */
+	bool io_breakpoints; /* DR7 has one enabled: dr.c */
 	bool nmi_waits_for_sti;
 	bool nmi_pending; /* one more is held back by blocking */
 	u8 sipi_vector;

@@ -82,7 +82,7 @@ static const struct row {
 	{PROC, 20, OFF, 0, "CR8-store exiting", NULL},
 	{PROC, 21, ON, 0, "use TPR shadow", NULL},
 	{PROC, 22, NEED, 0, "NMI-window exiting", NULL},
-	{PROC, 23, OFF, 0, "MOV-DR exiting", NULL},
+	{PROC, 23, ON, 0, "MOV-DR exiting", NULL},
 	{PROC, 25, ON, 0, "use I/O bitmaps", NULL},
 	{PROC, 27, LATER, FEAT_MTF, "monitor trap flag", NULL},
 	{PROC, 28, ON, 0, "use MSR bitmaps", NULL},

@@ -60,7 +60,8 @@
  * pages of its RAM: perms bit 0 read, 1 write, 2 execute. An access that the view refuses then is
  * delivered to the guest as #PF at the faulting linear address, with bit 15 (HC_PF_EPT) of the
  * error code set. HC_EINVAL if the range is not RAM, not page-aligned, or perms is a combination
- * the processor does not offer (write without read; execute-only where not supported).
+ * the processor does not offer (write without read; execute-only where not supported), or if bytes
+ * is more than 64 MiB.
  */
 #define HC_PROTECT 5
 #define HC_PERM_R  1
@@ -74,7 +75,7 @@
 #define HC_PAGE_SIZE 6
 /*
  * HC_DISCARD(gpa, bytes): the guest gives whole 4 KiB pages of RAM back; they read as zero from
- * then on (fresh frames on next touch). Used to test unmapping and shootdown.
+ * then on. At most 64 MiB. Used to test unmapping and shootdown.
  */
 #define HC_DISCARD 7
 /* HC_FEATURES(): returns the bit set of optional CPU features in use (1 << enum feature). */

@@ -275,8 +275,8 @@ static void test_forced_controls(void **state)
 	static const struct {
 		unsigned int bit;
 		const char *name;
-	} off[] = {{9, "INVLPG"},    {12, "RDTSC"},	{15, "CR3-load"}, {16, "CR3-store"},
-		   {19, "CR8-load"}, {20, "CR8-store"}, {23, "MOV-DR"}};
+	} off[] = {{9, "INVLPG"},     {12, "RDTSC"},	{15, "CR3-load"},
+		   {16, "CR3-store"}, {19, "CR8-load"}, {20, "CR8-store"}};
 	struct vmx_caps caps;
 	unsigned int i;
 
@@ -452,7 +452,8 @@ static void test_controls(void **state)
 					PIN_PREEMPTION_TIMER);
 	assert_int_equal(c.proc, 0x04006172 | PROC_TSC_OFFSETTING | PROC_HLT | PROC_MWAIT |
 					 PROC_RDPMC | PROC_TPR_SHADOW | PROC_IO_BITMAPS |
-					 PROC_MSR_BITMAPS | PROC_MONITOR | PROC_SECONDARY);
+					 PROC_MSR_BITMAPS | PROC_MONITOR | PROC_MOV_DR |
+					 PROC_SECONDARY);
 	assert_int_equal(c.proc2, proc2_floor | PROC2_WBINVD | PROC2_APIC_ACCESS | PROC2_RDTSCP |
 					  PROC2_APIC_REGISTER | PROC2_VIRTUAL_INTERRUPT |
 					  PROC2_INVPCID | PROC2_XSAVES | PROC2_TSC_SCALING |
