@@ -75,22 +75,20 @@ static int op_translate(void *ctx, u64 linear, unsigned int access, gpa_t *out,
 			struct emu_exception *fault)
 {
 	struct access *a = ctx;
-	struct walk_result found;
+	struct guest_fault why;
 	int result;
 
 	if (translated_by_cpu(a->fault, linear, access)) {
 		*out = gpa((a->fault->addr.v & PAGE_MASK) | (linear & ~PAGE_MASK));
-		return 0;
+		return EMU_TRANSLATE_OK;
 	}
-	result = walk(a->vcpu->vm, &a->state, gva(linear), access, &found);
+	result = guest_walk(a->vcpu, &a->state, gva(linear), access, out, &why);
 	if (result == WALK_FAULT) {
-		*fault = (struct emu_exception){VEC_PF, true, found.error_code, linear};
+		*fault = (struct emu_exception){why.vector, why.has_error, why.error_code,
+						why.addr.v};
 		return EMU_TRANSLATE_FAULT;
 	}
-	if (result == WALK_RETRY)
-		return EMU_TRANSLATE_RETRY;
-	*out = found.addr;
-	return result;
+	return result == WALK_RETRY ? EMU_TRANSLATE_RETRY : result;
 }
 
 static int op_fetch(void *ctx, gpa_t from, void *dst, unsigned int len)

@@ -1,6 +1,8 @@
 /* A vCPU's own accesses to its memory. */
 #include "vm/linear.h"
 
+#include <umbra/hypercall.h>
+
 #include "lib/string.h"
 #include "vm/platform.h"
 #include "vm/vm.h"
@@ -38,6 +40,45 @@ void walk_state_load(struct vcpu *vcpu, struct walk_state *out)
 	}
 }
 
+/* The VM has protected this page of its RAM from such an access (HC_PROTECT, later guards). */
+static bool protected_from(struct vcpu *vcpu, gpa_t at, unsigned int access)
+{
+	struct space *space = &vcpu->vm->space;
+	const struct region *region;
+	u64 needed = (access & WALK_READ ? EPT_R : 0) | (access & WALK_WRITE ? EPT_W : 0) |
+		     (access & WALK_FETCH ? EPT_X : 0);
+	u64 perms;
+
+	if (likely(!__atomic_load_n(&space->override_count, __ATOMIC_RELAXED)))
+		return false;
+	region = space_find(space, at);
+	if (!region || region->kind != REGION_RAM)
+		return false;
+	spin_lock(&space->lock);
+	perms = space_perms(space, at);
+	spin_unlock(&space->lock);
+	return needed & ~perms;
+}
+
+int guest_walk(struct vcpu *vcpu, const struct walk_state *state, gva_t at, unsigned int access,
+	       gpa_t *out, struct guest_fault *fault)
+{
+	struct walk_result found;
+	int result = walk(vcpu->vm, state, at, access, &found);
+
+	if (result == WALK_OK && protected_from(vcpu, found.addr, access)) {
+		found.error_code = HC_PF_EPT | PF_P | (access & WALK_WRITE ? PF_W : 0) |
+				   (access & WALK_FETCH ? PF_I : 0);
+		if (state->cpl == 3 && !(access & WALK_IMPLICIT))
+			found.error_code |= PF_U;
+		result = WALK_FAULT;
+	}
+	if (result == WALK_FAULT)
+		*fault = (struct guest_fault){VEC_PF, true, found.error_code, at};
+	*out = found.addr;
+	return result;
+}
+
 static bool canonical(u64 linear)
 {
 	return (u64)((s64)(linear << 16) >> 16) == linear;
@@ -53,19 +94,15 @@ int guest_range_walk(struct vcpu *vcpu, const struct walk_state *state, gva_t at
 	out->bytes[0] = (u32)first;
 	out->bytes[1] = (u32)(bytes - first);
 	for (unsigned int i = 0; i < 2 && out->bytes[i]; i++) {
-		struct walk_result found;
 		int result;
 
 		if (!canonical(linear)) {
 			*fault = (struct guest_fault){.vector = VEC_GP, .has_error = true};
 			return WALK_FAULT;
 		}
-		result = walk(vcpu->vm, state, gva(linear), access, &found);
-		if (result == WALK_FAULT)
-			*fault = (struct guest_fault){VEC_PF, true, found.error_code, gva(linear)};
+		result = guest_walk(vcpu, state, gva(linear), access, &out->part[i], fault);
 		if (result)
 			return result;
-		out->part[i] = found.addr;
 		linear += out->bytes[i];
 		if (wrap)
 			linear = (u32)linear;

@@ -21,6 +21,13 @@ struct guest_fault {
 void walk_state_load(struct vcpu *vcpu, struct walk_state *out);
 
 /*
+ * walk(), and then the VM's own protection of RAM (space_perms): what that refuses is the #PF with
+ * HC_PF_EPT that an access by the guest itself would have got.
+ */
+int guest_walk(struct vcpu *vcpu, const struct walk_state *state, gva_t at, unsigned int access,
+	       gpa_t *out, struct guest_fault *fault);
+
+/*
  * Bytes of guest-physical memory behind one linear range, checked and translated: at most two
  * pages. Valid until the vCPU is entered again.
  */

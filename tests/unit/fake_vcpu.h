@@ -63,6 +63,7 @@ static void fake_reset(void)
 	fake.vm = &fake_vm;
 	fake_dr6 = 0;
 	pdptes_ok = true;
+	fake_vm.space.override_count = 0;
 }
 
 static void put_ram(u64 at, u64 value, unsigned int bytes)
@@ -93,6 +94,21 @@ const struct region *space_find(const struct space *space, gpa_t at)
 			return &fake_regions[i];
 	}
 	return NULL;
+}
+
+/* One page that the VM has protected. */
+static u64 protected_page, protected_perms;
+
+u64 space_perms(const struct space *space, gpa_t at)
+{
+	return at.v >> 12 == protected_page >> 12 ? protected_perms : EPT_RWX;
+}
+
+static inline void fake_protect(u64 page, u64 perms)
+{
+	protected_page = page;
+	protected_perms = perms;
+	fake_vm.space.override_count = 1;
 }
 
 static bool in_ram(gpa_t at, size_t len)

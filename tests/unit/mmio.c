@@ -250,6 +250,27 @@ static enum emu_status do_translate_table(const struct emu_ops *o, void *ctx, st
 	return EMU_RETRY;
 }
 
+static enum emu_status do_protected(const struct emu_ops *o, void *ctx, struct emu_cpu *cpu,
+				    struct emu_report *report)
+{
+	gpa_t at;
+
+	assert_int_equal(o->translate(ctx, 0x5008, EMU_READ, &at, &report->exception),
+			 EMU_TRANSLATE_OK);
+	assert_int_equal(o->translate(ctx, 0x5008, EMU_WRITE, &at, &report->exception),
+			 EMU_TRANSLATE_FAULT);
+	return EMU_EXCEPTION;
+}
+
+static void protection(void **state)
+{
+	fake_protect(0x5000, EPT_R);
+	run(do_protected);
+	assert_int_equal(seen.vector, VEC_PF);
+	assert_int_equal(seen.error_code, HC_PF_EPT | PF_P | PF_W);
+	assert_int_equal(seen.addr, 0x5008);
+}
+
 /* A fault on a paging structure says nothing about where the linear address leads. */
 static void fault_in_walk(void **state)
 {
@@ -426,6 +447,7 @@ int main(void)
 		cmocka_unit_test_setup(modes, reset),
 		cmocka_unit_test_setup(segments, reset),
 		cmocka_unit_test_setup(translation, reset),
+		cmocka_unit_test_setup(protection, reset),
 		cmocka_unit_test_setup(fault_in_walk, reset),
 		cmocka_unit_test_setup(accesses, reset),
 		cmocka_unit_test_setup(locked, reset),

@@ -352,6 +352,31 @@ static void fault_straddling(void **state)
 	assert_int_equal(get_ram(0x7000, 2), 0x4433);
 }
 
+/* What the VM has protected (HC_PROTECT) stays so for accesses made on a guest's behalf. */
+static void protection(void **state)
+{
+	fake_protect(0x3000, EPT_R | EPT_X);
+	fake.gpr[RDI] = 0x2ffe;
+	fake.gpr[RCX] = 4;
+	run(IN | BYTE | REP, 1, SEG_ES);
+	expect_fault(VEC_PF, HC_PF_EPT | PF_P | PF_W);
+	assert_int_equal(seen.addr, 0x3000);
+	assert_int_equal(port_reads, 2);
+	assert_int_equal(get_ram(0x3000, 2), 0);
+	reset(NULL);
+	fake_protect(0x3000, EPT_R | EPT_X);
+	fake.gpr[RSI] = 0x3000;
+	run(DWORD, 1, SEG_DS);
+	expect_done(1);
+	reset(NULL);
+	fake_protect(0x3000, 0);
+	vmcs_field[VMCS_GUEST_SS_AR] = 0xc0f3;
+	fake.gpr[RSI] = 0x2ffe;
+	run(DWORD, 1, SEG_DS);
+	expect_fault(VEC_PF, HC_PF_EPT | PF_P | PF_U);
+	assert_int_equal(seen.addr, 0x3000);
+}
+
 static void device_and_hole(void **state)
 {
 	fake.gpr[RDI] = FAKE_MMIO + 8;
@@ -410,6 +435,7 @@ int main(void)
 		cmocka_unit_test_setup(alignment, reset),
 		cmocka_unit_test_setup(fault_with_progress, reset),
 		cmocka_unit_test_setup(fault_straddling, reset),
+		cmocka_unit_test_setup(protection, reset),
 		cmocka_unit_test_setup(device_and_hole, reset),
 		cmocka_unit_test_setup(prefixes, reset),
 	};
