@@ -72,28 +72,46 @@ static bool vector_test(const struct lapic *l, u32 base, u8 vector)
 	return lapic_reg(l, vector_word(base, vector)) >> (vector & 31) & 1;
 }
 
-/* `words` has a bit for each word that may hold something. */
-static int vector_highest(const struct lapic *l, u32 base, u32 words)
+static int vector_in(u32 word, int index)
 {
-	while (words) {
-		int i = 31 - __builtin_clz(words);
-		u32 word = lapic_reg(l, base + (u32)i * 16);
+	return index * 32 + 31 - __builtin_clz(word);
+}
+
+/* This is on the way of every interrupt: unrolled, it takes three instructions a word. */
+static int scan_all(const u8 *base)
+{
+#pragma GCC unroll 8
+	for (int i = 7; i >= 0; i--) {
+		u32 word = __atomic_load_n((const u32 *)(const void *)(base + i * 16),
+					   __ATOMIC_RELAXED);
 
 		if (word)
-			return i * 32 + 31 - __builtin_clz(word);
-		words ^= BIT(i);
+			return vector_in(word, i);
 	}
 	return -1;
 }
 
+/* `words` has a bit for each word that is not 0, if nobody but us writes the page. */
+static int vector_highest(const struct lapic *l, u32 base, u32 words)
+{
+	int i;
+
+	if (l->hardware)
+		return scan_all(l->regs + base);
+	if (!words)
+		return -1;
+	i = 31 - __builtin_clz(words);
+	return vector_in(lapic_reg(l, base + (u32)i * 16), i);
+}
+
 int lapic_irr_highest(const struct lapic *l)
 {
-	return vector_highest(l, LAPIC_IRR, l->irr_words | l->hardware_words);
+	return vector_highest(l, LAPIC_IRR, l->irr_words);
 }
 
 int lapic_isr_highest(const struct lapic *l)
 {
-	return vector_highest(l, LAPIC_ISR, l->isr_words | l->hardware_words);
+	return vector_highest(l, LAPIC_ISR, l->isr_words);
 }
 
 static void irr_set(struct lapic *l, u8 vector)
@@ -596,7 +614,7 @@ void lapic_create(struct lapic *l, u8 *regs, struct vcpu *vcpu, u32 id, bool bsp
 		.id = id,
 		.base = LAPIC_BASE_ADDRESS | APIC_BASE_ENABLE | (bsp ? APIC_BASE_BSP : 0),
 		.x2apic_offered = x2apic_mode,
-		.hardware_words = hardware ? 0xff : 0,
+		.hardware = hardware,
 	};
 	lapic_init(l);
 }

@@ -91,7 +91,7 @@ struct lapic {
 	u32 divide;		 /* the same */
 	u32 esr;		 /* errors since the last write to ESR; atomic */
 	u8 irr_words, isr_words; /* bit per 32-bit word of IRR, ISR that is not 0 */
-	u8 hardware_words;	 /* 0xff: the processor may set bits behind our back */
+	bool hardware;		 /* the processor may change IRR and ISR behind our back */
 	bool x2apic_offered;
 	bool lint0; /* level of the pin as last seen */
 };

@@ -258,8 +258,11 @@ void platform_set_line(struct platform *p, unsigned int irq, bool level)
 
 void platform_update_uart(struct platform *p)
 {
-	bool dropped, level = vuart_irq(&p->uart, &dropped);
+	bool dropped, level;
 
+	if (!p->uart.ier && !p->uart_line) /* the usual case, and no source is enabled */
+		return;
+	level = vuart_irq(&p->uart, &dropped);
 	if (level == p->uart_line && !(dropped && level))
 		return;
 	if (dropped && level)
@@ -337,12 +340,18 @@ void platform_timers(struct vcpu *vcpu, u64 now)
 static void merge_posted(struct vcpu *vcpu)
 {
 	struct posted *posted = vcpu->posted;
+	const u64 *pir = posted->pir;
 
 	/* ON goes first, so that a later posting notifies again (SDM 30.6). */
 	if (posted->control & 1)
 		__atomic_and_fetch(&posted->control, ~1u, __ATOMIC_SEQ_CST);
+	if (!(__atomic_load_n(&pir[0], __ATOMIC_RELAXED) |
+	      __atomic_load_n(&pir[1], __ATOMIC_RELAXED) |
+	      __atomic_load_n(&pir[2], __ATOMIC_RELAXED) |
+	      __atomic_load_n(&pir[3], __ATOMIC_RELAXED)))
+		return;
 	for (unsigned int i = 0; i < 4; i++)
-		if (__atomic_load_n(&posted->pir[i], __ATOMIC_RELAXED))
+		if (__atomic_load_n(&pir[i], __ATOMIC_RELAXED))
 			lapic_merge(vcpu->lapic, i,
 				    __atomic_exchange_n(&posted->pir[i], 0, __ATOMIC_SEQ_CST));
 }
@@ -351,7 +360,7 @@ static void merge_posted(struct vcpu *vcpu)
  * The 8259s' INTR reaches LINT0 of the boot processor. ExtINT comes before the APIC's own vectors:
  * it has no priority among them, and with virtual-interrupt delivery those deliver themselves.
  */
-static u32 extint(struct vcpu *vcpu)
+static inline u32 extint(struct vcpu *vcpu)
 {
 	u32 intr;
 
@@ -400,12 +409,16 @@ int platform_irq_masked(struct vcpu *vcpu)
 
 u8 platform_irr_highest(struct vcpu *vcpu)
 {
-	return (u8)MAX(lapic_irr_highest(vcpu->lapic), 0);
+	int vector = lapic_irr_highest(vcpu->lapic);
+
+	return vector < 0 ? 0 : (u8)vector;
 }
 
 u8 platform_isr_highest(struct vcpu *vcpu)
 {
-	return (u8)MAX(lapic_isr_highest(vcpu->lapic), 0);
+	int vector = lapic_isr_highest(vcpu->lapic);
+
+	return vector < 0 ? 0 : (u8)vector;
 }
 
 void platform_eoi_bitmap(struct vcpu *vcpu, u64 out[4])

@@ -89,9 +89,11 @@ static void refuse(struct vcpu *vcpu, u16 port)
 
 /* What has to be done once the lock is gone. */
 struct after {
-	int console; /* byte for the console, or -1 */
+	bool any;
+	bool console; /* a byte for it */
 	bool reset;
 	bool deadline; /* the devices' deadline may have changed */
+	u8 byte;
 };
 
 /* --- byte-wide devices, under the lock -------------------------------------------------------- */
@@ -110,7 +112,7 @@ static u8 clock_in(struct platform *p, u16 port, struct after *after)
 		v = rtc_read(&p->rtc, platform_rtc_clock(p, now));
 		if ((p->rtc.index & 0x7f) == 0x0c) { /* reading the flags ends the interrupt */
 			platform_update_clocks(p, now);
-			after->deadline = true;
+			after->any = after->deadline = true;
 		}
 		return v;
 	}
@@ -127,17 +129,36 @@ static u8 uart_in(struct platform *p, u16 port)
 	return v;
 }
 
-static u8 byte_in(struct platform *p, u16 port, struct after *after)
+static void uart_out(struct platform *p, u16 port, u8 v, struct after *after)
+{
+	int byte = vuart_write(&p->uart, port & 7, v);
+
+	if (byte >= 0) {
+		after->any = after->console = true;
+		after->byte = (u8)byte;
+	}
+	platform_update_uart(p);
+}
+
+static u8 pic_in(struct platform *p, u16 port)
+{
+	bool poll = port < 0x4d0 && p->pic.chip[port >> 7 & 1].poll;
+	u8 v = pic_read(&p->pic, port);
+
+	if (poll) /* which acknowledges */
+		platform_update_intr(p);
+	return v;
+}
+
+static u8 byte_in(struct platform *p, enum port_class class, u16 port, struct after *after)
 {
 	u8 v;
 
-	switch (class_of(port)) {
+	switch (class) {
 	case PORT_UART:
 		return uart_in(p, port);
 	case PORT_PIC:
-		v = pic_read(&p->pic, port);
-		platform_update_intr(p); /* it may have been a poll */
-		return v;
+		return pic_in(p, port);
 	case PORT_PIT:
 	case PORT_PIT_GATE:
 	case PORT_RTC_DATA:
@@ -172,15 +193,14 @@ static void clock_out(struct platform *p, u16 port, u8 v, struct after *after)
 		break;
 	}
 	platform_update_clocks(p, now);
-	after->deadline = true;
+	after->any = after->deadline = true;
 }
 
-static void byte_out(struct platform *p, u16 port, u8 v, struct after *after)
+static void byte_out(struct platform *p, enum port_class class, u16 port, u8 v, struct after *after)
 {
-	switch (class_of(port)) {
+	switch (class) {
 	case PORT_UART:
-		after->console = vuart_write(&p->uart, port & 7, v);
-		platform_update_uart(p);
+		uart_out(p, port, v, after);
 		break;
 	case PORT_PIC:
 		pic_write(&p->pic, port, v);
@@ -196,7 +216,7 @@ static void byte_out(struct platform *p, u16 port, u8 v, struct after *after)
 		break;
 	case PORT_I8042:
 	case PORT_PCI_RESET:
-		after->reset = i8042_write(&p->i8042, port, v);
+		after->any = after->reset = i8042_write(&p->i8042, port, v);
 		platform_set_line(p, IRQ_KEYBOARD, i8042_irq(&p->i8042));
 		break;
 	default:
@@ -208,34 +228,36 @@ static void byte_out(struct platform *p, u16 port, u8 v, struct after *after)
 
 static void finish(struct vcpu *vcpu, const struct after *after)
 {
-	if (after->console >= 0)
-		console_put(vcpu->vm, (u8)after->console);
+	if (after->console)
+		console_put(vcpu->vm, after->byte);
 	if (after->deadline)
 		platform_deadline_changed(vcpu);
 	if (after->reset)
 		vm_restart(vcpu->vm, "the guest reset its machine");
 }
 
-static u8 port_in8(struct vcpu *vcpu, u16 port)
+static u8 port_in8(struct vcpu *vcpu, enum port_class class, u16 port)
 {
-	struct after after = {.console = -1};
+	struct after after = {0};
 	u8 v;
 
 	spin_lock(&vcpu->vm->dev_lock);
-	v = byte_in(vcpu->vm->platform, port, &after);
+	v = byte_in(vcpu->vm->platform, class, port, &after);
 	spin_unlock(&vcpu->vm->dev_lock);
-	finish(vcpu, &after);
+	if (unlikely(after.any))
+		finish(vcpu, &after);
 	return v;
 }
 
-static void port_out8(struct vcpu *vcpu, u16 port, u8 v)
+static void port_out8(struct vcpu *vcpu, enum port_class class, u16 port, u8 v)
 {
-	struct after after = {.console = -1};
+	struct after after = {0};
 
 	spin_lock(&vcpu->vm->dev_lock);
-	byte_out(vcpu->vm->platform, port, v, &after);
+	byte_out(vcpu->vm->platform, class, port, v, &after);
 	spin_unlock(&vcpu->vm->dev_lock);
-	finish(vcpu, &after);
+	if (after.any)
+		finish(vcpu, &after);
 }
 
 static bool is_pci(enum port_class class, unsigned int size)
@@ -259,7 +281,8 @@ static bool reaches_device(struct vcpu *vcpu, u16 port, unsigned int size)
 	return device;
 }
 
-u32 platform_port_in(struct vcpu *vcpu, u16 port, unsigned int size)
+/* Accesses that are not one byte of one device. */
+static u32 slow_in(struct vcpu *vcpu, u16 port, unsigned int size)
 {
 	enum port_class class = class_of(port);
 	u32 value = 0;
@@ -276,13 +299,13 @@ u32 platform_port_in(struct vcpu *vcpu, u16 port, unsigned int size)
 		return all_ones(size);
 	for (unsigned int i = 0; i < size; i++) {
 		class = class_of((u16)(port + i));
-		value |= (u32)(class > PORT_ABSENT ? port_in8(vcpu, (u16)(port + i)) : 0xff)
+		value |= (u32)(class > PORT_ABSENT ? port_in8(vcpu, class, (u16)(port + i)) : 0xff)
 			 << (i * 8);
 	}
 	return value;
 }
 
-void platform_port_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value)
+static void slow_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value)
 {
 	enum port_class class = class_of(port);
 
@@ -298,7 +321,33 @@ void platform_port_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value
 	}
 	if (class <= PORT_ABSENT && !reaches_device(vcpu, port, size))
 		return;
-	for (unsigned int i = 0; i < size; i++)
-		if (class_of((u16)(port + i)) > PORT_ABSENT)
-			port_out8(vcpu, (u16)(port + i), (u8)(value >> (i * 8)));
+	for (unsigned int i = 0; i < size; i++) {
+		class = class_of((u16)(port + i));
+		if (class > PORT_ABSENT)
+			port_out8(vcpu, class, (u16)(port + i), (u8)(value >> (i * 8)));
+	}
+}
+
+static bool is_byte_device(enum port_class class, unsigned int size)
+{
+	return size == 1 && class > PORT_ABSENT && class != PORT_PCI && class != PORT_EXIT;
+}
+
+u32 platform_port_in(struct vcpu *vcpu, u16 port, unsigned int size)
+{
+	enum port_class class = class_of(port);
+
+	if (likely(is_byte_device(class, size)))
+		return port_in8(vcpu, class, port);
+	return slow_in(vcpu, port, size);
+}
+
+void platform_port_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value)
+{
+	enum port_class class = class_of(port);
+
+	if (likely(is_byte_device(class, size)))
+		port_out8(vcpu, class, port, (u8)value);
+	else
+		slow_out(vcpu, port, size, value);
 }

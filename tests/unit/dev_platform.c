@@ -150,6 +150,7 @@ static void clear_events(void)
 		memset(&posted[i], 0, sizeof(posted[i]));
 		memset(&pages[i][LAPIC_IRR], 0, 0x80);
 		memset(&pages[i][LAPIC_ISR], 0, 0x80);
+		vcpus[i].lapic->irr_words = vcpus[i].lapic->isr_words = 0;
 	}
 }
 
