@@ -204,8 +204,8 @@ void exit_string_io(struct vcpu *vcpu, u64 qualification)
 	step = io.state.rflags & RFLAGS_DF ? -(u64)io.size : io.size;
 	if (io.rep)
 		count = vcpu->gpr[RCX] & io.mask;
-	/* A debug trap follows each iteration. */
-	max = io.state.rflags & RFLAGS_TF ? 1 : STRING_IO_MAX;
+	/* A debug trap may follow each iteration. */
+	max = (io.state.rflags & RFLAGS_TF) || vcpu->io_breakpoints ? 1 : STRING_IO_MAX;
 	for (u32 i = 0; count && i < max; i++) {
 		u64 offset = vcpu->gpr[io.index] & io.mask;
 		struct guest_range range;
@@ -220,6 +220,8 @@ void exit_string_io(struct vcpu *vcpu, u64 qualification)
 		if (result)
 			return;
 		transfer(&io, &range);
+		if (unlikely(vcpu->io_breakpoints))
+			vcpu_match_io_breakpoints(vcpu, io.port, io.size);
 		set_gpr(&io, io.index, offset + step);
 		count--;
 		if (io.rep)

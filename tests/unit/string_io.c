@@ -29,6 +29,15 @@ void platform_port_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value
 		vcpu->requests |= REQ_STOP;
 }
 
+static unsigned int matches;
+
+void vcpu_match_io_breakpoints(struct vcpu *vcpu, u16 port, unsigned int size)
+{
+	assert_int_equal(port, 0x3f8);
+	assert_int_equal(size, 2);
+	matches++;
+}
+
 #define PORT  (0x3f8ull << 16)
 #define IN    BIT(3)
 #define STR   BIT(4)
@@ -149,6 +158,20 @@ static void single_step(void **state)
 	assert_int_equal(port_writes, 1);
 	assert_int_equal(seen.skipped_none, 1); /* makes the debug trap pending */
 	assert_int_equal(fake.gpr[RCX], 2);
+}
+
+static void io_breakpoint(void **state)
+{
+	fake.io_breakpoints = true;
+	matches = 0;
+	fake.gpr[RSI] = 0x2000;
+	fake.gpr[RCX] = 2;
+	run(WORD | REP, 1, SEG_DS);
+	assert_int_equal(port_writes, 1);
+	assert_int_equal(matches, 1);
+	run(WORD | REP, 1, SEG_DS);
+	expect_done(2);
+	assert_int_equal(matches, 2);
 }
 
 static void end_of_vm(void **state)
@@ -426,6 +449,7 @@ int main(void)
 		cmocka_unit_test_setup(repeat_none, reset),
 		cmocka_unit_test_setup(bounded, reset),
 		cmocka_unit_test_setup(single_step, reset),
+		cmocka_unit_test_setup(io_breakpoint, reset),
 		cmocka_unit_test_setup(end_of_vm, reset),
 		cmocka_unit_test_setup(address_sizes, reset),
 		cmocka_unit_test_setup(compatibility_mode, reset),
