@@ -15,7 +15,9 @@ UNITS = sorted(path.stem for path in (ROOT / "tests/unit").glob("*.mk"))
 def functions(unit):
     source = ROOT / f"tests/unit/{unit}.c"
     text = source.read_text() if source.exists() else ""
-    return re.findall(r"\bcmocka_unit_test\w*\(\s*(\w+)", text)
+    macros = re.findall(r"^#define (\w+)\(\w+\) +cmocka_unit_test", text, re.M)
+    text = re.sub(r"^#define .*", "", text, flags=re.M)
+    return re.findall(rf"\b(?:{'|'.join([r'cmocka_unit_test\w*', *macros])})\(\s*(\w+)", text)
 
 
 @functools.lru_cache(None)
