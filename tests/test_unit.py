@@ -17,7 +17,8 @@ def functions(unit):
     text = source.read_text() if source.exists() else ""
     macros = re.findall(r"^#define (\w+)\(\w+\) +cmocka_unit_test", text, re.M)
     text = re.sub(r"^#define .*", "", text, flags=re.M)
-    return re.findall(rf"\b(?:{'|'.join([r'cmocka_unit_test\w*', *macros])})\(\s*(\w+)", text)
+    names = "|".join([r"cmocka_unit_test\w*", *macros])
+    return re.findall(rf"\b(?:{names})\(\s*(\w+)", text)
 
 
 @functools.lru_cache(None)
