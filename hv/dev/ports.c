@@ -9,18 +9,18 @@
 #include "x86/tsc.h"
 
 enum port_class {
-	PORT_UNKNOWN, /* refused and logged */
-	PORT_ABSENT,  /* a PC has something there and we do not: all ones, ignored, not logged */
+	PORT_UNKNOWN,	/* refused and logged */
+	PORT_ABSENT,	/* a PC has something there and we do not: all ones, ignored, not logged */
+	PORT_EXIT,	/* any width */
+	PORT_PCI,	/* any width */
+	PORT_PCI_RESET, /* 0xcf9 as a byte; otherwise PORT_PCI; from here on: byte-wide devices */
 	PORT_PIC,
 	PORT_PIT,
 	PORT_PIT_GATE,
 	PORT_I8042,
 	PORT_RTC_INDEX,
 	PORT_RTC_DATA,
-	PORT_EXIT,
 	PORT_UART,
-	PORT_PCI,
-	PORT_PCI_RESET, /* 0xcf9 as a byte; otherwise PORT_PCI */
 };
 
 #define PORTS_LISTED 0x1000
@@ -168,8 +168,6 @@ static u8 byte_in(struct platform *p, enum port_class class, u16 port, struct af
 		v = i8042_read(&p->i8042, port);
 		platform_set_line(p, IRQ_KEYBOARD, i8042_irq(&p->i8042));
 		return v;
-	case PORT_EXIT:
-		return 0;
 	default: /* the RTC's index is write-only */
 		return 0xff;
 	}
@@ -236,30 +234,6 @@ static void finish(struct vcpu *vcpu, const struct after *after)
 		vm_restart(vcpu->vm, "the guest reset its machine");
 }
 
-static u8 port_in8(struct vcpu *vcpu, enum port_class class, u16 port)
-{
-	struct after after = {0};
-	u8 v;
-
-	spin_lock(&vcpu->vm->dev_lock);
-	v = byte_in(vcpu->vm->platform, class, port, &after);
-	spin_unlock(&vcpu->vm->dev_lock);
-	if (unlikely(after.any))
-		finish(vcpu, &after);
-	return v;
-}
-
-static void port_out8(struct vcpu *vcpu, enum port_class class, u16 port, u8 v)
-{
-	struct after after = {0};
-
-	spin_lock(&vcpu->vm->dev_lock);
-	byte_out(vcpu->vm->platform, class, port, v, &after);
-	spin_unlock(&vcpu->vm->dev_lock);
-	if (after.any)
-		finish(vcpu, &after);
-}
-
 static bool is_pci(enum port_class class, unsigned int size)
 {
 	return class == PORT_PCI || (class == PORT_PCI_RESET && size != 1);
@@ -273,7 +247,7 @@ static bool reaches_device(struct vcpu *vcpu, u16 port, unsigned int size)
 	for (unsigned int i = 0; i < size; i++) {
 		enum port_class class = class_of((u16)(port + i));
 
-		device |= class > PORT_ABSENT;
+		device |= class >= PORT_PCI_RESET;
 		known |= class != PORT_UNKNOWN;
 	}
 	if (!known)
@@ -295,12 +269,13 @@ static u32 slow_in(struct vcpu *vcpu, u16 port, unsigned int size)
 	}
 	if (class == PORT_EXIT)
 		return 0;
-	if (class <= PORT_ABSENT && !reaches_device(vcpu, port, size))
+	if (!reaches_device(vcpu, port, size))
 		return all_ones(size);
 	for (unsigned int i = 0; i < size; i++) {
-		class = class_of((u16)(port + i));
-		value |= (u32)(class > PORT_ABSENT ? port_in8(vcpu, class, (u16)(port + i)) : 0xff)
-			 << (i * 8);
+		u16 at = (u16)(port + i);
+		bool device = class_of(at) >= PORT_PCI_RESET;
+
+		value |= (device ? platform_port_in(vcpu, at, 1) : 0xff) << (i * 8);
 	}
 	return value;
 }
@@ -319,35 +294,47 @@ static void slow_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value)
 		vm_end(vcpu->vm, exit_port_status(value), "(exit port: %#x)", value);
 		return;
 	}
-	if (class <= PORT_ABSENT && !reaches_device(vcpu, port, size))
+	if (!reaches_device(vcpu, port, size))
 		return;
-	for (unsigned int i = 0; i < size; i++) {
-		class = class_of((u16)(port + i));
-		if (class > PORT_ABSENT)
-			port_out8(vcpu, class, (u16)(port + i), (u8)(value >> (i * 8)));
-	}
+	for (unsigned int i = 0; i < size; i++)
+		if (class_of((u16)(port + i)) >= PORT_PCI_RESET)
+			platform_port_out(vcpu, (u16)(port + i), 1, (u8)(value >> (i * 8)));
 }
 
-static bool is_byte_device(enum port_class class, unsigned int size)
+/* One byte of a byte-wide device is the usual access. */
+static bool is_simple(enum port_class class, unsigned int size)
 {
-	return size == 1 && class > PORT_ABSENT && class != PORT_PCI && class != PORT_EXIT;
+	return class >= PORT_PCI_RESET && size == 1;
 }
 
 u32 platform_port_in(struct vcpu *vcpu, u16 port, unsigned int size)
 {
 	enum port_class class = class_of(port);
+	struct after after = {0};
+	u8 v;
 
-	if (likely(is_byte_device(class, size)))
-		return port_in8(vcpu, class, port);
-	return slow_in(vcpu, port, size);
+	if (unlikely(!is_simple(class, size)))
+		return slow_in(vcpu, port, size);
+	spin_lock(&vcpu->vm->dev_lock);
+	v = byte_in(vcpu->vm->platform, class, port, &after);
+	spin_unlock(&vcpu->vm->dev_lock);
+	if (unlikely(after.any))
+		finish(vcpu, &after);
+	return v;
 }
 
 void platform_port_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value)
 {
 	enum port_class class = class_of(port);
+	struct after after = {0};
 
-	if (likely(is_byte_device(class, size)))
-		port_out8(vcpu, class, port, (u8)value);
-	else
+	if (unlikely(!is_simple(class, size))) {
 		slow_out(vcpu, port, size, value);
+		return;
+	}
+	spin_lock(&vcpu->vm->dev_lock);
+	byte_out(vcpu->vm->platform, class, port, (u8)value, &after);
+	spin_unlock(&vcpu->vm->dev_lock);
+	if (after.any)
+		finish(vcpu, &after);
 }
