@@ -170,12 +170,12 @@ void console_poll(void)
 		platform_console_input(vm);
 }
 
-void console_flush(struct vm *vm)
+/* Ends the VM's last line; returns up to where the ring is to be sent. */
+static u32 close_line(struct vm *vm)
 {
 	struct line *line = vm ? &console.line[vm->id] : NULL;
+	u32 end;
 
-	if (!console.port)
-		return;
 	spin_lock(&console.lock);
 	if (line && line->len && console.prefix) {
 		put_line(vm, line);
@@ -183,6 +183,26 @@ void console_flush(struct vm *vm)
 		put_byte('\n');
 		line->len = 0;
 	}
-	drain_to(0);
+	end = console.out_tail;
 	spin_unlock(&console.lock);
+	return end;
+}
+
+void console_flush(struct vm *vm)
+{
+	u32 end, left, idle = 0;
+
+	if (!console.port)
+		return;
+	end = close_line(vm);
+	/* A full ring takes seconds: the lock is given back in between, other VMs go on writing. */
+	do {
+		spin_lock(&console.lock);
+		idle = drain() ? 0 : idle + 1;
+		left = end - console.out_head;
+		if (idle > PATIENCE)
+			console.out_head = console.out_tail;
+		spin_unlock(&console.lock);
+		cpu_relax();
+	} while (left && left <= OUT_BYTES && idle <= PATIENCE);
 }
