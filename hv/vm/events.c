@@ -6,6 +6,7 @@
  * queued, then an NMI, then an interrupt; what has to wait gets a window exit.
  */
 #include "vm/internal.h"
+#include "x86/apic.h"
 #include "x86/asm.h"
 #include "x86/regs.h"
 
@@ -248,48 +249,80 @@ static void set_tpr_threshold(struct vcpu *vcpu)
 	}
 }
 
-/* With virtual-interrupt delivery the processor evaluates RVI itself (SDM 30.2). */
+/*
+ * With virtual-interrupt delivery the processor evaluates and updates RVI and SVI itself (SDM 30.2):
+ * what has come to IRR from elsewhere only raises RVI.
+ */
 static void set_interrupt_status(struct vcpu *vcpu)
 {
-	u32 status = platform_irr_highest(vcpu) | (u32)platform_isr_highest(vcpu) << 8;
+	int raised = platform_irq_raised(vcpu);
+	u32 old, status;
 
-	if (status != (u32)vmcs_read(VMCS_GUEST_INTERRUPT_STATUS))
+	if (!raised)
+		return;
+	old = (u32)vmcs_read(VMCS_GUEST_INTERRUPT_STATUS);
+	status = (old & 0xff00) | MAX(old & 0xff, (u32)raised);
+	if (unlikely(raised < 0))
+		status = platform_irr_highest(vcpu) | (u32)platform_isr_highest(vcpu) << 8;
+	if (status != old)
 		vmcs_write(VMCS_GUEST_INTERRUPT_STATUS, status);
 }
 
-static void deliver_irq(struct vcpu *vcpu, bool busy)
+static void inject_irq(struct vcpu *vcpu, int vector)
 {
-	bool vid = vcpu->proc2 & PROC2_VIRTUAL_INTERRUPT;
-	int vector = platform_irq_pending(vcpu);
+	vmcs_write(VMCS_ENTRY_INTR_INFO, INTR_INFO_VALID | INTR_TYPE_EXTERNAL | (u32)vector);
+	vcpu->injections++;
+}
 
-	if (vid) {
-		set_interrupt_status(vcpu);
-		if (vector >= 0 && !platform_irq_is_extint(vcpu))
-			vector = -1;
+/* Both return true if an interrupt has to wait for a window. */
+static bool deliver_virtual(struct vcpu *vcpu, bool busy)
+{
+	set_interrupt_status(vcpu);
+	if (likely(!platform_extint(vcpu)))
+		return false;
+	if (busy || !irq_open())
+		return true;
+	inject_irq(vcpu, platform_extint_accept(vcpu));
+	return platform_extint(vcpu);
+}
+
+static bool deliver_irq(struct vcpu *vcpu, bool busy)
+{
+	bool waits = platform_irq_pending(vcpu) >= 0;
+
+	if (waits && !busy && irq_open()) {
+		int vector = platform_irq_accept(vcpu);
+
+		if (vector >= 0)
+			inject_irq(vcpu, vector);
+		waits = platform_irq_pending(vcpu) >= 0;
 	}
-	if (vector >= 0 && !busy && irq_open()) {
-		vector = platform_irq_accept(vcpu);
-		if (vector >= 0) {
-			vmcs_write(VMCS_ENTRY_INTR_INFO,
-				   INTR_INFO_VALID | INTR_TYPE_EXTERNAL | (u32)vector);
-			vcpu->injections++;
-			vector = platform_irq_pending(vcpu);
-			if (vid && vector >= 0 && !platform_irq_is_extint(vcpu))
-				vector = -1;
-		}
-	}
-	set_irq_window(vcpu, vector >= 0 || vcpu->nmi_waits_for_sti);
-	vcpu->nmi_waits_for_sti = false;
-	if (!vid)
-		set_tpr_threshold(vcpu);
+	set_tpr_threshold(vcpu);
+	return waits;
+}
+
+/*
+ * A notification whose interrupts have been merged already is of no use in guest mode. Bochs 3.0 then
+ * even sets RVI to 255 where nothing is pending: take it here.
+ */
+static bool notified(const struct vcpu *vcpu)
+{
+	return (vcpu->pin & PIN_POSTED_INTERRUPTS) &&
+	       (__atomic_load_n(&vcpu->posted->control, __ATOMIC_RELAXED) & 1);
 }
 
 void event_deliver(struct vcpu *vcpu)
 {
-	bool busy = deliver_event(vcpu);
+	bool late = notified(vcpu), busy = deliver_event(vcpu), waits;
 
-	busy |= deliver_nmi(vcpu, busy);
-	deliver_irq(vcpu, busy);
+	if (unlikely(vcpu->nmi_pending || vcpu->nmi_window))
+		busy |= deliver_nmi(vcpu, busy);
+	waits = vcpu->proc2 & PROC2_VIRTUAL_INTERRUPT ? deliver_virtual(vcpu, busy)
+						      : deliver_irq(vcpu, busy);
+	set_irq_window(vcpu, waits || vcpu->nmi_waits_for_sti);
+	vcpu->nmi_waits_for_sti = false;
+	if (unlikely(late))
+		cpu_take_interrupts();
 }
 
 bool event_would_wake(struct vcpu *vcpu)
@@ -307,8 +340,10 @@ void vcpu_post_nmi(struct vcpu *vcpu)
 	vcpu_request(vcpu, REQ_NMI);
 }
 
+/* An earlier SIPI that has not been looked at was not waited for. */
 void vcpu_post_init(struct vcpu *vcpu)
 {
+	__atomic_and_fetch(&vcpu->requests, ~(u32)REQ_SIPI, __ATOMIC_SEQ_CST);
 	vcpu_request(vcpu, REQ_INIT);
 }
 

@@ -224,6 +224,8 @@ static void run(struct pcpu *p, struct vcpu *vcpu)
 		return;
 	}
 	switch_to(p, vcpu);
+	if (vmx_has(FEAT_POSTED))
+		cpu_take_interrupts(); /* a late notification: see event_deliver() */
 	now = rdtsc();
 	p->slice_end = now + quantum_tsc;
 	sched_deadline(vcpu, now);

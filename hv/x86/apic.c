@@ -233,3 +233,8 @@ void cpu_idle(void)
 {
 	irq_enable_and_halt();
 }
+
+void cpu_take_interrupts(void)
+{
+	asm volatile("sti; nop; cli" : : : "memory");
+}

@@ -19,3 +19,5 @@ void apic_timer_stop(void);
 
 /* Sleeps until an interrupt arrives; interrupts are off before and after. */
 void cpu_idle(void);
+/* Takes what is pending now; interrupts are off before and after. */
+void cpu_take_interrupts(void);

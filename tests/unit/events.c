@@ -31,7 +31,7 @@ static struct vm vm;
 static struct vcpu vcpu;
 static u8 vapic[4096];
 static unsigned int ended;
-static int irq_vector, irq_masked, irq_accepted;
+static int irq_vector, irq_masked, irq_accepted, irq_raised;
 static bool irq_extint;
 static u8 irr_highest, isr_highest;
 
@@ -51,6 +51,10 @@ void vcpu_set_proc(struct vcpu *v, u32 set, u32 clear)
 	v->proc = (v->proc & ~clear) | set;
 }
 
+void cpu_take_interrupts(void)
+{
+}
+
 int platform_irq_pending(struct vcpu *v)
 {
 	return irq_vector;
@@ -66,9 +70,24 @@ int platform_irq_accept(struct vcpu *v)
 	return vector;
 }
 
-bool platform_irq_is_extint(struct vcpu *v)
+int platform_irq_raised(struct vcpu *v)
+{
+	int raised = irq_raised;
+
+	irq_raised = 0;
+	return raised;
+}
+
+bool platform_extint(struct vcpu *v)
 {
 	return irq_extint;
+}
+
+u8 platform_extint_accept(struct vcpu *v)
+{
+	assert_true(irq_extint);
+	irq_extint = false;
+	return 0x08;
 }
 
 int platform_irq_masked(struct vcpu *v)
@@ -99,7 +118,7 @@ static void start(void)
 	fake_cr2 = fake_dr6 = 0;
 	ended = 0;
 	irq_vector = irq_masked = -1;
-	irq_accepted = 0;
+	irq_accepted = irq_raised = 0;
 	irq_extint = false;
 	irr_highest = isr_highest = 0;
 }
@@ -426,19 +445,43 @@ static void test_virtual_interrupt_delivery(void **state)
 	irq_vector = 0x71;
 	irr_highest = 0x71;
 	isr_highest = 0x30;
+	irq_raised = -1;	      /* both afresh */
 	assert_int_equal(entry(), 0); /* the processor delivers it */
 	assert_int_equal(fake_vmcs[VMCS_GUEST_INTERRUPT_STATUS], 0x3071);
+	assert_int_equal(irq_accepted, 0);
+	/* What arrives raises RVI, and nothing else touches what the processor has made of it. */
+	irr_highest = isr_highest = 0xff;
+	fake_vmcs[VMCS_GUEST_INTERRUPT_STATUS] = 0x4100;
+	entry();
+	assert_int_equal(fake_vmcs[VMCS_GUEST_INTERRUPT_STATUS], 0x4100);
+	irq_raised = 0x52;
+	entry();
+	assert_int_equal(fake_vmcs[VMCS_GUEST_INTERRUPT_STATUS], 0x4152);
+	irq_raised = 0x51; /* never lowers it */
+	entry();
+	assert_int_equal(fake_vmcs[VMCS_GUEST_INTERRUPT_STATUS], 0x4152);
+	irr_highest = isr_highest = 0;
+	irq_raised = -1;
+	entry();
+	assert_int_equal(fake_vmcs[VMCS_GUEST_INTERRUPT_STATUS], 0);
 	assert_int_equal(irq_accepted, 0);
 	assert_int_equal(vcpu.proc & IRQ_WINDOW, 0);
 	assert_int_equal(fake_vmcs[VMCS_TPR_THRESHOLD], 0);
 	/* But never the 8259's. */
 	irq_extint = true;
-	irq_vector = 0x08;
 	fake_vmcs[VMCS_GUEST_RFLAGS] = 2;
 	assert_int_equal(entry(), 0);
 	assert_int_equal(vcpu.proc & IRQ_WINDOW, IRQ_WINDOW);
 	fake_vmcs[VMCS_GUEST_RFLAGS] = RFLAGS_IF | 2;
 	assert_int_equal(entry(), VALID | EXTINT | 0x08);
+	assert_int_equal(vcpu.proc & IRQ_WINDOW, 0);
+	/* Nor in place of an exception. */
+	irq_extint = true;
+	vcpu_inject(&vcpu, 6);
+	assert_int_equal(entry(), VALID | HARDWARE | 6);
+	assert_int_equal(vcpu.proc & IRQ_WINDOW, IRQ_WINDOW);
+	assert_int_equal(entry(), VALID | EXTINT | 0x08);
+	assert_int_equal(irq_accepted, 0);
 }
 
 static void test_wake(void **state)
