@@ -119,6 +119,17 @@ void vcpu_destroy(struct vcpu *vcpu);
 void vcpu_state_save(struct vcpu *vcpu);
 void vcpu_state_load(struct vcpu *vcpu);
 
+/* --- trace.c ----------------------------------------------------------------------------------- */
+
+#define TRACE_ENTRIES 4096u
+/* Nothing without `trace = yes`. 0 or ERR_NOMEM. */
+int trace_create(struct vcpu *vcpu);
+void trace_destroy(struct vcpu *vcpu);
+/* Records the exit that has just happened; only if vcpu->trace. */
+void trace_exit(struct vcpu *vcpu, u32 reason);
+/* The last exits to the log, at level warn. */
+void trace_report(const struct vcpu *vcpu);
+
 /* --- cpuid.c -----------------------------------------------------------------------------------
  */
 

@@ -12,12 +12,9 @@
 #include "x86/cpu.h"
 #include "x86/regs.h"
 
-/* The slow way before entry: everything other CPUs and devices asked for. Kept out of the fast one.
- */
-static __noinline int serve_requests(struct vcpu *vcpu)
+/* Everything other CPUs and devices can ask for. */
+static __noinline int serve_requests(struct vcpu *vcpu, u32 requests)
 {
-	u32 requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_ACQUIRE);
-
 	if (requests & REQ_STOP) {
 		vcpu_request(vcpu, REQ_STOP);
 		return RUN_LEAVE;
@@ -92,24 +89,29 @@ static inline bool ready(struct vcpu *vcpu)
 
 static __noinline int prepare_slowly(struct vcpu *vcpu)
 {
-	int result;
+	int result = RUN_AGAIN;
 
 	do {
+		u32 requests = 0;
 		u64 now;
 
+		/* Catches up if need be; then nobody has to wait for what is done here. */
 		ept_enter(vcpu->view, vcpu->cpu);
 		ept_leave(vcpu->cpu);
-		if (vcpu->requests) {
-			result = serve_requests(vcpu);
-			if (result != RUN_AGAIN)
-				return result;
+		if (vcpu->requests)
+			requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_ACQUIRE);
+		/* The usual request: an interrupt or an exception. */
+		if (likely(!(requests & ~(REQ_IRQ | REQ_EVENT)) && vcpu->state == VCPU_RUNNABLE)) {
+			if (requests)
+				event_deliver(vcpu);
+		} else {
+			result = serve_requests(vcpu, requests);
 		}
 		now = rdtsc();
-		if (now >= vcpu->deadline) {
+		if (now >= vcpu->deadline && result == RUN_AGAIN)
 			result = sched_tick(vcpu, now);
-			if (result != RUN_AGAIN)
-				return result;
-		}
+		if (result != RUN_AGAIN)
+			return result;
 	} while (!ready(vcpu));
 	return RUN_AGAIN;
 }
@@ -130,6 +132,8 @@ void vcpu_exit(struct vcpu *vcpu)
 		return;
 	}
 	vcpu->exits[reason]++;
+	if (unlikely(vcpu->trace))
+		trace_exit(vcpu, reason);
 	exit_handlers[reason](vcpu);
 }
 
@@ -248,6 +252,7 @@ void vcpu_fatal(struct vcpu *vcpu, const char *fmt, ...)
 	va_end(ap);
 	log_warn("vm %s vCPU %u: %s; its registers:", vcpu->vm->config->name, vcpu->index, text);
 	report_registers(vcpu);
+	trace_report(vcpu);
 	vm_end(vcpu->vm, VM_STATUS_FAULT, "%s", text);
 }
 

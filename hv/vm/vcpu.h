@@ -14,6 +14,7 @@
 struct vm;
 struct lapic;	  /* dev/ */
 struct emu_cache; /* emu/ */
+struct trace_entry;
 
 /* General registers in the order of their encoding in instructions. */
 enum gpr {
@@ -118,7 +119,9 @@ struct vcpu {
 	u64 cr2;
 
 	u64 msr_misc_enable, msr_tsc_adjust, msr_mtrr_def_type, msr_umwait;
-	u64 exits[EXIT_COUNT]; /* by basic reason */
+	struct trace_entry *trace; /* TRACE_ENTRIES of them, or NULL: trace.c */
+	u64 trace_next;		   /* how many have been recorded */
+	u64 exits[EXIT_COUNT];	   /* by basic reason */
 	u64 exit_total, injections, ept_faults, refusals;
 	u64 root_tsc; /* TSC spent in root mode for it */
 };
