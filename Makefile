@@ -44,6 +44,7 @@ $(BUILD)/umbra.elf: $(BUILD)/umbra.debug
 	$(OBJCOPY) --strip-debug $< $@
 
 $(BUILD)/hv/emu/%.o: HV_CFLAGS += $(ZYDIS_DEFS) $(ZYDIS_INC)
+$(filter $(BUILD)/hv/emu/%,$(HV_OBJ)): | $(ZYDIS_DIR)/.stamp
 $(BUILD)/hv/%.o: hv/%.c | $(BUILD)/gen/asm_offsets.h
 	@mkdir -p $(@D)
 	$(CC) $(HV_CFLAGS) -MMD -MP -c $< -o $@
@@ -59,10 +60,11 @@ $(ZYDIS_DIR)/src/%.c: | $(ZYDIS_DIR)/.stamp ;
 $(ZYDIS_DIR)/.stamp: scripts/third-party
 	scripts/third-party zydis $(ZYDIS_DIR)
 
-# Offsets of C structure members for the assembly files, from hv/vm/asm_offsets.c.in.
+# Offsets of C structure members for the assembly files.
 $(BUILD)/gen/asm_offsets.h: hv/asm_offsets.in $(wildcard hv/vm/*.h hv/x86/*.h)
 	@mkdir -p $(@D)
-	$(CC) $(HV_CFLAGS) -x c -S $< -o - | sed -n 's/^.*@@ \([A-Z0-9_]*\) [$$]*\([0-9-]*\)$$/#define \1 \2/p' > $@
+	$(CC) $(HV_CFLAGS) -x c -S $< -o $@.s
+	sed -n 's/^.*@@ \([A-Z0-9_]*\) [$$]*\([0-9-]*\)$$/#define \1 \2/p' $@.s > $@
 
 # The framebuffer font: Terminus 8x16 from Debian's console-setup-linux.
 $(BUILD)/hv/font.o: /usr/share/consolefonts/Lat15-Terminus16.psf.gz
