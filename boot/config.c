@@ -7,7 +7,6 @@
 enum kind {
 	CHOICE,	 /* one of choices[], into a u32 */
 	NUMBER,	 /* min to max, into a u32 */
-	WIDE,	 /* min to max, into a u64 */
 	SIZE,	 /* bytes with K, M, G; min to max, a multiple of 2 MiB; into a u64 */
 	PORT,	 /* UART: com1 to com4, a port, none; into a u16 */
 	PATH,	 /* into a boot_file's path */
@@ -69,7 +68,6 @@ static const struct key umbra_keys[] = {
 	{"quantum_us", NUMBER, OPTION(quantum_us), "a number from 100 to 100000", NULL, 100,
 	 100000},
 	{"trace", CHOICE, OPTION(trace), "yes or no", yes_no, 0, 0},
-	{"seed", WIDE, OPTION(seed), "a number below 2^64", NULL, 0, ~0ull},
 };
 
 static const struct key vm_keys[] = {
@@ -334,10 +332,6 @@ static void set_value(struct parser *p, const struct key *key, const char *value
 	case NUMBER:
 		ok = parse_number(value, len, &number) && number >= key->min && number <= key->max;
 		*(u32 *)field = (u32)number;
-		break;
-	case WIDE:
-		ok = parse_number(value, len, &number);
-		*(u64 *)field = number;
 		break;
 	case SIZE:
 		ok = parse_size(value, len, &number) && number >= key->min && number <= key->max &&

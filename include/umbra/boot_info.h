@@ -92,7 +92,6 @@ struct boot_options {		/* [umbra] */
 	uint16_t log_port;	/* UART for Umbra's own log; may equal console_port; 0 = none */
 	uint32_t screen;	/* 1: log on the framebuffer */
 	uint32_t trace;		/* 1: keep the ring of exits for reports */
-	uint64_t seed;		/* for guests' random tests; 0 = from the TSC */
 };
 
 enum boot_protocol { BOOT_PROTO_AUTO, BOOT_PROTO_MULTIBOOT, BOOT_PROTO_PVH, BOOT_PROTO_LINUX };

@@ -80,7 +80,6 @@ static void test_defaults(void **state)
 	assert_int_equal(options.tick_us, 4000);
 	assert_int_equal(options.quantum_us, 4000);
 	assert_int_equal(options.trace, 0);
-	assert_int_equal(options.seed, 0);
 	assert_int_equal(vm_count, 1);
 	assert_string_equal(vms[0].name, "a");
 	assert_string_equal(vms[0].kernel.path, "k");
@@ -100,7 +99,7 @@ static void test_every_key(void **state)
 	assert_good(
 		"[umbra]\nlog_level = debug\nconsole = com2\nlog = 0x3e8\nscreen = no\n"
 		"poweroff = qemu\norder = sequence\ncpus = 3\nhide = pml, ept_1g\n"
-		"tick_us = 100\nquantum_us = 100000\ntrace = yes\nseed = 0xffffffffffffffff\n"
+		"tick_us = 100\nquantum_us = 100000\ntrace = yes\n"
 		"[vm one.-_9]\nkernel = /dir/a kernel.elf\nmodules = m1, \\m2 with  args ,m3 a,,b\n"
 		"cmdline = console=ttyS0 # comment\nmemory = 4M\nvcpus = 16\ncpus = 1,0 , 63\n"
 		"protocol = pvh\nintercept = 0xffffffff\nx2apic = no\n"
@@ -116,7 +115,6 @@ static void test_every_key(void **state)
 	assert_int_equal(options.tick_us, 100);
 	assert_int_equal(options.quantum_us, 100000);
 	assert_int_equal(options.trace, 1);
-	assert_true(options.seed == ~0ull);
 	assert_int_equal(vm_count, 2);
 	assert_string_equal(vms[0].name, "one.-_9");
 	assert_string_equal(vms[0].kernel.path, "/dir/a kernel.elf");
@@ -268,9 +266,6 @@ static void test_bad_values(void **state)
 		{"quantum_us = 4K", "quantum_us"},
 		{"quantum_us = 0x", "quantum_us"},
 		{"trace = 1", "trace"},
-		{"seed = 18446744073709551616", "expected a number below 2^64"},
-		{"seed = 0x1g", "seed"},
-		{"seed = 1 2", "seed"},
 	};
 	static const struct {
 		const char *line, *part;
