@@ -16,7 +16,7 @@ from umbra_tools.config import Config
 from umbra_tools.run import DEFAULT_CONFIG
 
 GUESTS = Config.load(DEFAULT_CONFIG).vms()
-NOT_TESTS = {"bench"}  # has its own script
+NOT_TESTS = {"bench", "sharing"}  # scripts/bench; test_vms.py
 
 MODELS = ("corei7_haswell_4770", "corei7_skylake_x", "tigerlake")
 CPU_COUNTS = (1, 2, 4)

@@ -23,6 +23,34 @@ def test_two_on_one_cpu(emulator, cpus):
     assert result.status in (0, 1)
 
 
+def sharing(emulator, name, roles, **umbra):
+    """VMs of guest/sharing.c on CPU 0, with these command lines."""
+    if not have_emulator(emulator):
+        pytest.skip("this machine has no Bochs 2.7")
+    vms = {f"share.{n}": {"kernel": "${BUILD}/guest/sharing.elf", "memory": "16M", "cpus": "0",
+                          "cmdline": f"seed={n} {role}"} for n, role in enumerate(roles)}
+    result = boot(config=select(vms, vms, {"order": "together", **umbra}), emulator_name=emulator,
+                  name=f"{name}-{emulator}")
+    for vm in vms:
+        assert result.vms[vm].problem() is None, result.explain(vm)
+
+
+@pytest.mark.parametrize("emulator", ["bochs", "bochs3"])
+def test_two_busy(emulator):
+    """Each gets its half of the CPU, in slices of the quantum."""
+    sharing(emulator, "busy", ["role=busy", "role=busy"])
+
+
+def test_busy_beside_sleeper():
+    """A halted vCPU leaves the CPU to the other one, and is woken in time."""
+    sharing("bochs3", "sleeper", ["role=busy min=90", "role=sleep"])
+
+
+def test_short_slices():
+    sharing("bochs3", "slices", ["role=busy slice=1000", "role=busy slice=1000"],
+            quantum_us=1000, tick_us=1000)
+
+
 def test_others_run_on():
     """A triple fault, and kernels that are none, end their VMs alone."""
     config = select(["exceptions.triple", "hello.text", "memory", "hello.zero", "stepping"],
