@@ -118,6 +118,7 @@ static void irr_set(struct lapic *l, u8 vector)
 {
 	*reg_ptr(l, vector_word(LAPIC_IRR, vector)) |= BIT(vector & 31);
 	l->irr_words |= (u8)BIT(vector >> 5);
+	l->raised = MAX(l->raised, vector);
 }
 
 static void irr_clear(struct lapic *l, u8 vector)
@@ -127,12 +128,14 @@ static void irr_clear(struct lapic *l, u8 vector)
 	*word &= ~BIT(vector & 31);
 	if (!*word)
 		l->irr_words &= (u8)~BIT(vector >> 5);
+	l->changed = true;
 }
 
 static void isr_set(struct lapic *l, u8 vector)
 {
 	*reg_ptr(l, vector_word(LAPIC_ISR, vector)) |= BIT(vector & 31);
 	l->isr_words |= (u8)BIT(vector >> 5);
+	l->changed = true;
 }
 
 static void isr_clear(struct lapic *l, u8 vector)
@@ -142,6 +145,7 @@ static void isr_clear(struct lapic *l, u8 vector)
 	*word &= ~BIT(vector & 31);
 	if (!*word)
 		l->isr_words &= (u8)~BIT(vector >> 5);
+	l->changed = true;
 }
 
 void lapic_set_trigger(struct lapic *l, u8 vector, bool level)
@@ -161,6 +165,9 @@ void lapic_merge(struct lapic *l, unsigned int word, u64 bits)
 {
 	u32 low = (u32)bits, high = (u32)(bits >> 32);
 
+	if (!bits)
+		return;
+	l->raised = MAX(l->raised, (u8)(word * 64 + 63 - (unsigned int)__builtin_clzll(bits)));
 	if (low) {
 		*reg_ptr(l, LAPIC_IRR + word * 32) |= low;
 		l->irr_words |= (u8)BIT(word * 2);
@@ -593,6 +600,7 @@ void lapic_init(struct lapic *l)
 	l->divide = 0;
 	l->esr = 0;
 	l->irr_words = l->isr_words = 0;
+	l->changed = true;
 	l->lint0 = false;
 	__atomic_store_n(&l->svr, 0xff, __ATOMIC_RELAXED);
 	lapic_reg_set(l, LAPIC_VERSION, VERSION);

@@ -92,6 +92,8 @@ struct lapic {
 	u32 esr;		 /* errors since the last write to ESR; atomic */
 	u8 irr_words, isr_words; /* bit per 32-bit word of IRR, ISR that is not 0 */
 	bool hardware;		 /* the processor may change IRR and ISR behind our back */
+	u8 raised;		 /* see lapic_take_raised() */
+	bool changed;
 	bool x2apic_offered;
 	bool lint0; /* level of the pin as last seen */
 };
@@ -138,6 +140,19 @@ int lapic_accept(struct lapic *l);
 void lapic_eoi(struct lapic *l);
 /* The processor has done the EOI of this vector itself (virtualized EOI): tell the IOAPIC. */
 void lapic_eoi_done(struct lapic *l, u8 vector);
+/*
+ * For virtual-interrupt delivery, whose RVI and SVI the processor keeps up to date for what it does
+ * itself: the highest vector that has got into IRR since the last call (0: none), or -1 if IRR or
+ * ISR have lost something or ISR has gained, so that both are to be computed afresh.
+ */
+static inline int lapic_take_raised(struct lapic *l)
+{
+	int raised = l->changed ? -1 : l->raised;
+
+	l->changed = false;
+	l->raised = 0;
+	return raised;
+}
 int lapic_irr_highest(const struct lapic *l);
 int lapic_isr_highest(const struct lapic *l);
 

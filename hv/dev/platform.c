@@ -383,18 +383,27 @@ int platform_irq_pending(struct vcpu *vcpu)
 	return vcpu->lapic->base & APIC_BASE_ENABLE ? lapic_pending(vcpu->lapic) : -1;
 }
 
-bool platform_irq_is_extint(struct vcpu *vcpu)
+int platform_irq_raised(struct vcpu *vcpu)
+{
+	merge_posted(vcpu);
+	return lapic_take_raised(vcpu->lapic);
+}
+
+bool platform_extint(struct vcpu *vcpu)
 {
 	return extint(vcpu);
 }
 
 int platform_irq_accept(struct vcpu *vcpu)
 {
-	struct vm *vm = vcpu->vm;
-	int vector;
+	return extint(vcpu) ? platform_extint_accept(vcpu) : lapic_accept(vcpu->lapic);
+}
 
-	if (!extint(vcpu))
-		return lapic_accept(vcpu->lapic);
+u8 platform_extint_accept(struct vcpu *vcpu)
+{
+	struct vm *vm = vcpu->vm;
+	u8 vector;
+
 	spin_lock(&vm->dev_lock);
 	vector = pic_ack(&vm->platform->pic);
 	platform_update_intr(vm->platform);

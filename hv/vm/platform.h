@@ -41,8 +41,15 @@ bool platform_msr_write(struct vcpu *vcpu, u32 msr, u64 value);
  */
 int platform_irq_pending(struct vcpu *vcpu);
 int platform_irq_accept(struct vcpu *vcpu);
-/* True if the pending interrupt found is ExtINT (never delivered through VID). */
-bool platform_irq_is_extint(struct vcpu *vcpu);
+/*
+ * Instead, with virtual-interrupt delivery: the processor delivers from IRR. `raised` merges
+ * vcpu->posted into IRR and returns the vector up to which RVI is to be raised (0: not at all), or -1
+ * if RVI and SVI are to be computed afresh. `extint`: the 8259 pair has something for this vCPU;
+ * `extint_accept` is its INTA cycle.
+ */
+int platform_irq_raised(struct vcpu *vcpu);
+bool platform_extint(struct vcpu *vcpu);
+u8 platform_extint_accept(struct vcpu *vcpu);
 /* Highest vector in IRR that TPR/PPR masks now (for the TPR threshold), or -1. */
 int platform_irq_masked(struct vcpu *vcpu);
 /* Highest vector in IRR and in ISR, or 0: RVI and SVI for virtual-interrupt delivery. */

@@ -11,6 +11,7 @@ u64 tsc_hz = 1000000000;
 
 static u8 page[4096] __aligned(4096);
 static u64 now, deadline;
+static int rvi, svi; /* as the processor has them (SDM 3C 30.2), 0: none */
 
 void lapic_bus_send(struct lapic *l, u32 icr, u32 dest)
 {
@@ -82,6 +83,38 @@ static void check(struct lapic *l)
 	ASSERT(deadline > now);
 }
 
+/* What entries write to the guest interrupt status: it must always fit IRR and ISR. */
+static void check_status(struct lapic *l)
+{
+	int raised = lapic_take_raised(l);
+
+	if (raised < 0) {
+		rvi = MAX(lapic_irr_highest(l), 0);
+		svi = MAX(lapic_isr_highest(l), 0);
+	}
+	rvi = MAX(rvi, raised);
+	ASSERT(rvi == MAX(scan(LAPIC_IRR), 0) && svi == MAX(scan(LAPIC_ISR), 0));
+}
+
+static void flip(u32 base, int vector)
+{
+	*(u32 *)(void *)(page + base + vector / 32 * 16) ^= 1u << (vector % 32);
+}
+
+/* Virtual-interrupt delivery and EOI virtualization, in the page alone. */
+static void processor(struct lapic *l, bool eoi)
+{
+	if (eoi && svi) {
+		flip(LAPIC_ISR, svi);
+		svi = MAX(scan(LAPIC_ISR), 0);
+	} else if (!eoi && rvi >> 4 > MAX(page[LAPIC_TPR] >> 4, svi >> 4)) {
+		flip(LAPIC_IRR, rvi);
+		flip(LAPIC_ISR, rvi);
+		svi = rvi;
+		rvi = MAX(scan(LAPIC_IRR), 0);
+	}
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct lapic l;
@@ -92,6 +125,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	now = 1000;
 	lapic_create(&l, page, NULL, data[0] & 31, data[0] & 32, data[0] & 64, data[0] & 128);
 	lapic_virtual_wire(&l);
+	check_status(&l);
 	for (size_t i = 1; i + 5 < size; i += 6) {
 		u32 offset = data[i + 1] << 4, v;
 		int before;
@@ -145,6 +179,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 		case 13:
 			lapic_lint0(&l, v & 1);
+			if (l.hardware)
+				processor(&l, v & 2);
 			break;
 		case 14:
 			now += value;
@@ -157,6 +193,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 		}
 		check(&l);
+		check_status(&l);
 	}
 	return 0;
 }

@@ -116,7 +116,7 @@ s64 wallclock_read(void)
 static void take_interrupt(struct vcpu *v)
 {
 	int vector = platform_irq_pending(v);
-	bool extint = platform_irq_is_extint(v);
+	bool extint = platform_extint(v);
 
 	if (vector < 0)
 		return;

@@ -254,6 +254,34 @@ static void order_of_delivery(void **state)
 	assert_int_equal(lapic_accept(&l), 20);
 }
 
+/* What virtual-interrupt delivery has to be told: additions by their highest vector, else all. */
+static void raised_vectors(void **state)
+{
+	enable();
+	assert_int_equal(lapic_take_raised(&l), -1); /* after the reset */
+	assert_int_equal(lapic_take_raised(&l), 0);
+	lapic_set_irr(&l, 0x61, false);
+	lapic_set_irr(&l, 0x40, false);
+	assert_int_equal(lapic_take_raised(&l), 0x61);
+	assert_int_equal(lapic_take_raised(&l), 0);
+	lapic_set_irr(&l, 0x40, false); /* a second time: it may have been delivered since */
+	assert_int_equal(lapic_take_raised(&l), 0x40);
+	lapic_merge(&l, 1, BIT64(0) | BIT64(63));
+	lapic_merge(&l, 0, BIT64(20));
+	lapic_merge(&l, 3, 0);
+	assert_int_equal(lapic_take_raised(&l), 0x7f);
+	lapic_merge(&l, 3, BIT64(63));
+	assert_int_equal(lapic_take_raised(&l), 0xff);
+	assert_int_equal(lapic_accept(&l), 0xff);
+	assert_int_equal(lapic_take_raised(&l), -1);
+	wr(LAPIC_EOI, 0);
+	assert_int_equal(lapic_take_raised(&l), -1);
+	wr(LAPIC_EOI, 0); /* nothing in service */
+	assert_int_equal(lapic_take_raised(&l), 0);
+	lapic_init(&l);
+	assert_int_equal(lapic_take_raised(&l), -1);
+}
+
 static void eoi_broadcast(void **state)
 {
 	enable();
@@ -818,6 +846,7 @@ int main(void)
 		cmocka_unit_test_setup(access_sizes, setup),
 		cmocka_unit_test_setup(priorities, setup),
 		cmocka_unit_test_setup(order_of_delivery, setup),
+		cmocka_unit_test_setup(raised_vectors, setup),
 		cmocka_unit_test_setup(eoi_broadcast, setup),
 		cmocka_unit_test_setup(software_disable, setup),
 		cmocka_unit_test_setup(errors, setup),

@@ -424,8 +424,8 @@ static void pit_by_both_controllers(void **state)
 	assert_true(vcpus[0].requests & REQ_IRQ);
 	assert_int_equal(who_has(0x55), 2);
 	assert_int_equal(platform_irq_pending(&vcpus[0]), 0x20);
-	assert_true(platform_irq_is_extint(&vcpus[0]));
-	assert_false(platform_irq_is_extint(&vcpus[1]));
+	assert_true(platform_extint(&vcpus[0]));
+	assert_false(platform_extint(&vcpus[1]));
 	assert_int_equal(take(&vcpus[0]), 0x20);
 	assert_int_equal(platform_irq_pending(&vcpus[0]), -1);
 	advance_us(1000);
