@@ -91,9 +91,12 @@ $(BUILD)/boot/shared/%.o: %.c
 $(BUILD)/boot/%.o: boot/%.c
 	@mkdir -p $(@D)
 	$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
+# The start-up code of GNU-EFI 3.0.15 calls efi_main, that of 3.0.18 a wrapper in libefi, which
+# would bring a second memcpy along: both get efi_main.
 $(BUILD)/loader.so: $(EFI_OBJ)
 	$(LD) -nostdlib -znocombreloc -shared -Bsymbolic -z noexecstack -T /usr/lib/elf_x86_64_efi.lds \
-		/usr/lib/crt0-efi-x86_64.o $(EFI_OBJ) -o $@ -L/usr/lib -lgnuefi -lefi
+		--defsym=_entry=efi_main \
+		/usr/lib/crt0-efi-x86_64.o $(EFI_OBJ) -o $@ -L/usr/lib -lgnuefi
 	@! nm -u $@ | grep . || { echo "loader: undefined symbols" >&2; rm -f $@; exit 1; }
 $(BUILD)/BOOTX64.EFI: $(BUILD)/loader.so
 	$(OBJCOPY) -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela \
