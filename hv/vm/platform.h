@@ -43,8 +43,8 @@ int platform_irq_pending(struct vcpu *vcpu);
 int platform_irq_accept(struct vcpu *vcpu);
 /*
  * Instead, with virtual-interrupt delivery: the processor delivers from IRR. `raised` merges
- * vcpu->posted into IRR and returns the vector up to which RVI is to be raised (0: not at all), or -1
- * if RVI and SVI are to be computed afresh. `extint`: the 8259 pair has something for this vCPU;
+ * vcpu->posted into IRR and returns the vector up to which RVI is to be raised (0: not at all), or
+ * -1 if RVI and SVI are to be computed afresh. `extint`: the 8259 pair has something for this vCPU;
  * `extint_accept` is its INTA cycle.
  */
 int platform_irq_raised(struct vcpu *vcpu);

@@ -121,6 +121,13 @@ int vcpu_prepare(struct vcpu *vcpu)
 	return likely(ready(vcpu)) ? RUN_AGAIN : prepare_slowly(vcpu);
 }
 
+/* Apart, so that vcpu_exit() stays straight code that ends in a jump. */
+static __noinline void traced_exit(struct vcpu *vcpu, u32 reason)
+{
+	trace_exit(vcpu, reason);
+	exit_handlers[reason](vcpu);
+}
+
 /* Called by entry.S on the hypervisor's stack, guest registers in vcpu->gpr. */
 void vcpu_exit(struct vcpu *vcpu)
 {
@@ -133,8 +140,9 @@ void vcpu_exit(struct vcpu *vcpu)
 	}
 	vcpu->exits[reason]++;
 	if (unlikely(vcpu->trace))
-		trace_exit(vcpu, reason);
-	exit_handlers[reason](vcpu);
+		traced_exit(vcpu, reason);
+	else
+		exit_handlers[reason](vcpu);
 }
 
 void vcpu_request(struct vcpu *vcpu, u32 requests)
