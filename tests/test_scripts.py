@@ -68,6 +68,18 @@ def test_config_values():
     assert c.text() == "[umbra]\norder = sequence\nlog_level = debug # loud\n"
 
 
+def test_config_messages_name_the_users_line():
+    c = config.Config("[umbra]\nhide = warp\n[vm a]\n[vm b]\nvcpu = 1\n", "mine.conf")
+    c.set("umbra", "log", "com2")
+    c.remove("vm a")
+    assert c.text().splitlines()[4] == "vcpu = 1"
+    assert c.as_written(r"error: \umbra\umbra.conf:5: x") == "error: mine.conf:5: x"
+    assert c.as_written(r"error: \umbra\umbra.conf:3: x") == "error: mine.conf:2: x"
+    # A line that the scripts have added, and no line at all.
+    for text in (r"\umbra\umbra.conf:2: x", r"\umbra\umbra.conf: x"):
+        assert c.as_written(text) == text
+
+
 def test_config_collects_files(tmp_path):
     for name in ("one/kernel", "two/kernel", "one/a b"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

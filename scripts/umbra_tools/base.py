@@ -15,6 +15,7 @@ CACHE = ROOT / "build" / "cache"
 BOCHS3 = ROOT / "build" / "bochs3"
 
 EXIT_HYPERVISOR = 70  # EX_SOFTWARE: panic, never started, emulator died
+EXIT_VM_FAULT = 71  # a VM that Umbra had to end
 EXIT_TIMEOUT = 124  # as timeout(1)
 
 

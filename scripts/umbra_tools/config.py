@@ -48,6 +48,7 @@ class Config:
     def __init__(self, text="", name="umbra.conf", folder="."):
         self.name, self.folder = name, pathlib.Path(folder)
         self.lines = text.splitlines()
+        self.origin = list(range(1, len(self.lines) + 1))  # line numbers in the file; None: added
 
     @classmethod
     def load(cls, path):
@@ -92,21 +93,31 @@ class Config:
         for index, old in enumerate(self.lines):
             old = old.strip()
             if old.startswith("[") and " ".join(old[1:].split("]")[0].split()) == section:
-                self.lines.insert(index + 1, line)
+                self._insert(index + 1, line)
                 return
-        self.lines[0:0] = [f"[{section}]", line] if section == "umbra" else []
-        if section != "umbra":
-            self.lines += [f"[{section}]", line]
+        self._insert(0 if section == "umbra" else len(self.lines), f"[{section}]", line)
+
+    def _insert(self, at, *lines):
+        self.lines[at:at] = lines
+        self.origin[at:at] = [None] * len(lines)
+
+    def as_written(self, message):
+        """A loader's message about umbra.conf with the name and line that the user knows."""
+        def place(m):
+            line = int(m[1]) - 1
+            known = line < len(self.origin) and self.origin[line]
+            return f"{self.name}:{known}:" if known else m[0]
+        return re.sub(r"\\umbra\\umbra\.conf:(\d+):", place, message)
 
     def remove(self, section):
         """Drop a section with all its lines."""
         kept, inside = [], False
-        for line in self.lines:
+        for line, origin in zip(self.lines, self.origin):
             if line.strip().startswith("["):
                 inside = " ".join(line.strip()[1:].split("]")[0].split()) == section
             if not inside:
-                kept.append(line)
-        self.lines = kept
+                kept.append((line, origin))
+        self.lines, self.origin = [line for line, _ in kept], [origin for _, origin in kept]
 
     def host_path(self, text, line):
         """The file on this machine that a path in the configuration names. `${BUILD}` is the build

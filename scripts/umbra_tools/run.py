@@ -11,7 +11,8 @@ import tempfile
 import termios
 
 from . import emulator, results
-from .base import BUILD, EXIT_HYPERVISOR, EXIT_TIMEOUT, ROOT, Failure, build, main, say
+from .base import (BUILD, EXIT_HYPERVISOR, EXIT_TIMEOUT, EXIT_VM_FAULT, ROOT, Failure, build, main,
+                   say)
 from .config import Config
 from .disk import image_for
 
@@ -40,7 +41,8 @@ def parse(arguments):
         description="Boot Umbra in an emulator. Without arguments: install what is missing, build, "
                     "and boot the guest test kernels of guest/default.conf.",
         epilog="Exit status: the guest's ((v<<1)|1 for v written to port 0xf4, 0 for power-off); "
-               "70 if the hypervisor failed or never started; 124 on time-out.")
+               "71 if Umbra had to end it; 70 if the hypervisor failed or never started; 124 on "
+               "time-out.")
     p.add_argument("--emulator", choices=("qemu", "bochs", "bochs3"),
                    help="default: qemu with KVM where this machine has nested VT-x, else bochs")
     p.add_argument("--cpu", metavar="MODEL", default="", help="CPU model, by the emulator's name")
@@ -173,11 +175,11 @@ class Console:
             data = data[os.write(self.descriptor, data):]
 
 
-def explain(session, log_shown):
+def explain(session, config, log_shown):
     """Say on standard error why there is no result."""
     for line in emulator.loader_messages(session.console):
         if session.reason == "firmware" or "error:" in line:
-            print(line, file=sys.stderr)
+            print(config.as_written(line), file=sys.stderr)
     if session.reason == "firmware":
         say("Umbra did not start: the loader gave up, see above")
         return
@@ -193,6 +195,12 @@ def explain(session, log_shown):
     else:
         say(f"the emulator ended (status {session.returncode}) before Umbra did; its last words:")
         print(session.emulator_messages(), end="", file=sys.stderr)
+
+
+def warnings(session):
+    """What the log says about VMs that Umbra had to end, for those who did not ask for the log."""
+    lines = emulator.plain(bytes(session.log)).split("\n")
+    return "".join(f"  {line}\n" for line in lines if re.match(r"\[[^]]*\] warning: ", line))
 
 
 def boot(options, config, work):
@@ -232,7 +240,9 @@ def boot(options, config, work):
         if default and session.reason == "end" and session.status in results.PASS_STATUS:
             return 1 if any(r.problem() for r in found) else 0
     if session.reason != "end" or session.status == EXIT_HYPERVISOR:
-        explain(session, options.log is not None)
+        explain(session, config, options.log is not None)
+    elif session.status == EXIT_VM_FAULT and options.log is None:
+        print(warnings(session), end="", file=sys.stderr)
     if session.reason == "timeout":
         return EXIT_TIMEOUT
     if session.reason != "end":
