@@ -53,8 +53,13 @@ static void exit_window(struct vcpu *vcpu)
 
 static void exit_hlt(struct vcpu *vcpu)
 {
+	u64 rflags = vmcs_read(VMCS_GUEST_RFLAGS);
+
 	vcpu_skip(vcpu);
-	vcpu->wake_on_irq = vmcs_read(VMCS_GUEST_RFLAGS) & RFLAGS_IF;
+	/* The trap of single-stepping comes after HLT and ends it (SDM 2A HLT). */
+	if (unlikely(rflags & RFLAGS_TF) && vmcs_read(VMCS_GUEST_PENDING_DEBUG))
+		return;
+	vcpu->wake_on_irq = rflags & RFLAGS_IF;
 	vcpu->state = VCPU_HALTED;
 	vcpu_request(vcpu, REQ_IRQ);
 }
