@@ -243,6 +243,47 @@ int ept_map(struct ept_view *view, gpa_t from, hpa_t to, u64 bytes, u64 perms,
 	return walk_change_locked(&w);
 }
 
+/* The slot for a leaf of `level`, with the tables above it; NULL if one of these is a leaf. */
+static u64 *slot_for(struct ept_view *view, u64 at, unsigned int level, int *err)
+{
+	u64 *table = phys_to_ptr(view->root);
+
+	for (unsigned int l = EPT_LEVELS; l > level; l--) {
+		u64 *slot = &table[ept_index(at, l)];
+		u64 e = epte_load(slot);
+
+		*err = epte_is_leaf(e) ? ERR_EXIST : ERR_NOMEM;
+		/* From the first hole on, all tables are missing. */
+		if (epte_is_leaf(e) || (!e && view->reserve_count < l - level))
+			return NULL;
+		table = e ? epte_table(e) : split(view, slot, l);
+	}
+	return &table[ept_index(at, level)];
+}
+
+int ept_fill(struct ept_view *view, gpa_t at, hpa_t to, u64 bytes, u64 perms, enum ept_memtype type)
+{
+	unsigned int level = bytes == PAGE_SIZE ? 1 : bytes == SIZE_2M ? 2 : 3;
+	u64 attrs =
+		perms | (u64)type << EPTE_TYPE_SHIFT | EPTE_MAPPED | (level > 1 ? EPTE_LARGE : 0);
+	u64 *slot;
+	int err;
+
+	if (bytes != ept_span(level) || (level == 3 && !has(view, FEAT_EPT_1G)) ||
+	    !IS_ALIGNED(at.v | to.v, bytes) || !range_ok(at, bytes) || to.v > EPTE_ADDR ||
+	    !perms_ok(view, perms) || !type_ok(type))
+		return ERR_INVAL;
+	spin_lock(&view->lock);
+	slot = slot_for(view, at.v, level, &err);
+	if (slot) {
+		err = epte_load(slot) ? ERR_EXIST : 0;
+		if (!err)
+			epte_store(slot, to.v | attrs);
+	}
+	spin_unlock(&view->lock);
+	return err;
+}
+
 /* --- protect ---------------------------------------------------------------------------------- */
 
 static enum step protect_decide(const struct walk *w, u64 e, unsigned int level, u64 at, u64 end)

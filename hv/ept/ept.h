@@ -81,6 +81,15 @@ int ept_map(struct ept_view *view, gpa_t from, hpa_t to, u64 bytes, u64 perms,
 	    enum ept_memtype type);
 
 /*
+ * For faults, in one short walk: maps one leaf of 4 KiB, 2 MiB or (with ept_1g) 1 GiB, to which
+ * `at` and `to` are aligned, if there is nothing at all. ERR_EXIST: there is a leaf, or a table of
+ * smaller ones; nothing has changed. Other errors as ept_map(). Makes no generation: holes are not
+ * cached.
+ */
+int ept_fill(struct ept_view *view, gpa_t at, hpa_t to, u64 bytes, u64 perms,
+	     enum ept_memtype type);
+
+/*
  * Changes permissions of what is mapped in the range, splitting at its edges; holes stay holes.
  * Bumps the generation if a right was taken away.
  */

@@ -180,6 +180,10 @@ static int map_ram(struct vm *vm, const struct region *region, gpa_t at)
 {
 	struct space *space = &vm->space;
 	static const u64 sizes[] = {SIZE_1G, SIZE_2M, PAGE_SIZE};
+	struct ept_leaf leaf;
+	hpa_t frame;
+	u64 perms;
+	int err;
 
 	for (u32 i = 0; i < ARRAY_SIZE(sizes); i++) {
 		u64 size = sizes[i];
@@ -189,8 +193,17 @@ static int map_ram(struct vm *vm, const struct region *region, gpa_t at)
 			continue;
 		if (size != PAGE_SIZE && overridden(space, start, size))
 			continue;
-		return ept_map(&space->view, gpa(start), ram_frame(region, gpa(start)), size,
-			       space_perms(space, at), EPT_WB);
+		perms = space_perms(space, at);
+		frame = ram_frame(region, gpa(start));
+		err = ept_fill(&space->view, gpa(start), frame, size, perms, EPT_WB);
+		/* Another vCPU was faster, or there is a table with holes. A stale translation in
+		 * this CPU ends with the exit. */
+		if (err == ERR_EXIST)
+			err = ept_lookup(&space->view, at, &leaf)
+				      ? ept_map(&space->view, gpa(start), frame, size, perms,
+						EPT_WB)
+				      : 0;
+		return err;
 	}
 	return ERR_INVAL;
 }
@@ -199,7 +212,6 @@ static enum fault_result ram_fault(struct vcpu *vcpu, const struct region *regio
 				   const struct ept_fault *fault)
 {
 	struct space *space = &vcpu->vm->space;
-	struct ept_leaf leaf;
 	u64 wanted =
 		(fault->read ? EPT_R : 0) | (fault->write ? EPT_W : 0) | (fault->fetch ? EPT_X : 0);
 	u64 perms;
@@ -207,8 +219,7 @@ static enum fault_result ram_fault(struct vcpu *vcpu, const struct region *regio
 
 	spin_lock(&space->lock);
 	perms = space_perms(space, fault->addr);
-	/* Another vCPU may have been faster; a stale translation in this CPU ends with the exit. */
-	if ((perms & wanted) == wanted && ept_lookup(&space->view, fault->addr, &leaf))
+	if ((perms & wanted) == wanted)
 		err = map_ram(vcpu->vm, region, fault->addr);
 	if (space->view.reserve_count < FAULT_RESERVE / 2)
 		ept_reserve(&space->view, FAULT_RESERVE);

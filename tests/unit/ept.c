@@ -203,6 +203,65 @@ static void test_arguments(void **state)
 
 /* --- page sizes ------------------------------------------------------------------------------- */
 
+static int fill(u64 at, u64 to, u64 bytes, u64 perms)
+{
+	return ept_fill(&view, gpa(at), hpa(to), bytes, perms, EPT_WB);
+}
+
+/* ept_fill() is ept_map() of one leaf where there is a hole, and nothing elsewhere. */
+static void test_fill(void **state)
+{
+	static const u64 sizes[] = {SIZE_1G, SIZE_2M, 0x1000};
+	u64 before;
+
+	start(F_1G, 16);
+	for (unsigned int i = 0; i < ARRAY_SIZE(sizes); i++) {
+		u64 at = (5 + i) * SIZE_1G, size = sizes[i];
+
+		assert_int_equal(fill(at, 0xdc0000000, size, EPT_R | EPT_X), 0);
+		before = entry_at(at);
+		assert_int_equal(fill(at, 0xdc0000000, size, EPT_RWX), ERR_EXIST);
+		assert_int_equal(entry_at(at), before);
+		assert_int_equal(ept_unmap(&view, gpa(at), size), 0);
+		assert_int_equal(map(at, 0xdc0000000, size, EPT_R | EPT_X), 0);
+		assert_int_equal(entry_at(at), before);
+	}
+	/* Smaller than the leaf that is there, or larger. */
+	before = entry_at(5 * SIZE_1G);
+	assert_int_equal(fill(5 * SIZE_1G + SIZE_2M, 0, SIZE_2M, EPT_RWX), ERR_EXIST);
+	assert_int_equal(fill(5 * SIZE_1G + 0x1000, 0, 0x1000, EPT_RWX), ERR_EXIST);
+	assert_int_equal(entry_at(5 * SIZE_1G), before);
+	before = entry_at(7 * SIZE_1G);
+	assert_int_equal(fill(7 * SIZE_1G, 0, SIZE_2M, EPT_RWX), ERR_EXIST);
+	assert_int_equal(fill(7 * SIZE_1G, 0, SIZE_1G, EPT_RWX), ERR_EXIST);
+	assert_int_equal(entry_at(7 * SIZE_1G), before);
+	/* A leaf that refuses everything is a leaf. */
+	assert_int_equal(fill(0, SIZE_2M, SIZE_2M, 0), 0);
+	assert_int_equal(fill(0, SIZE_2M, SIZE_2M, EPT_R), ERR_EXIST);
+	before = view.generation;
+	assert_int_equal(fill(SIZE_2M, 0, SIZE_2M, EPT_RWX), 0);
+	assert_int_equal(view.generation, before);
+	finish();
+
+	start(0, 2);
+	before = view.tables;
+	assert_int_equal(fill(0, 0, 0x1000, EPT_RWX), ERR_NOMEM);
+	assert_int_equal(view.tables, before);
+	assert_int_equal(fill(0, 0, SIZE_2M, EPT_RWX), 0);
+	assert_int_equal(fill(SIZE_2M, 0, SIZE_2M, EPT_RWX), 0); /* takes no table */
+	assert_int_equal(fill(2 * SIZE_2M, 0, 0x1000, EPT_RWX), ERR_NOMEM);
+	assert_int_equal(fill(SIZE_1G, 0, SIZE_1G, EPT_RWX), ERR_INVAL); /* without ept_1g */
+	assert_int_equal(fill(0x1000, 0, SIZE_2M, EPT_RWX), ERR_INVAL);
+	assert_int_equal(fill(SIZE_1G, 0x1000, SIZE_2M, EPT_RWX), ERR_INVAL);
+	assert_int_equal(fill(SIZE_1G, 0, 0x2000, EPT_RWX), ERR_INVAL);
+	assert_int_equal(fill(SIZE_1G, 0, 0, EPT_RWX), ERR_INVAL);
+	assert_int_equal(fill(1ull << 48, 0, 0x1000, EPT_RWX), ERR_INVAL);
+	assert_int_equal(fill(SIZE_1G, 1ull << 52, 0x1000, EPT_RWX), ERR_INVAL);
+	assert_int_equal(fill(SIZE_1G, 0, 0x1000, EPT_W), ERR_INVAL);
+	assert_int_equal(ept_fill(&view, gpa(SIZE_1G), hpa(0), SIZE_2M, EPT_R, 2), ERR_INVAL);
+	finish();
+}
+
 static void test_largest_leaves(void **state)
 {
 	start(F_1G, 64);
@@ -544,12 +603,13 @@ static void test_sync_waits(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_entry_bits),     cmocka_unit_test(test_arguments),
-		cmocka_unit_test(test_largest_leaves), cmocka_unit_test(test_split),
-		cmocka_unit_test(test_merge),	       cmocka_unit_test(test_protect),
-		cmocka_unit_test(test_map_over_dirty), cmocka_unit_test(test_limbo),
-		cmocka_unit_test(test_limbo_order),    cmocka_unit_test(test_out_of_frames),
-		cmocka_unit_test(test_enter_and_sync), cmocka_unit_test(test_sync_waits),
+		cmocka_unit_test(test_entry_bits),    cmocka_unit_test(test_arguments),
+		cmocka_unit_test(test_fill),	      cmocka_unit_test(test_largest_leaves),
+		cmocka_unit_test(test_split),	      cmocka_unit_test(test_merge),
+		cmocka_unit_test(test_protect),	      cmocka_unit_test(test_map_over_dirty),
+		cmocka_unit_test(test_limbo),	      cmocka_unit_test(test_limbo_order),
+		cmocka_unit_test(test_out_of_frames), cmocka_unit_test(test_enter_and_sync),
+		cmocka_unit_test(test_sync_waits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
