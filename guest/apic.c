@@ -8,8 +8,6 @@
 #include "smp.h"
 #include "umbra.h"
 
-#define LAPIC_APR	  0x090
-#define LAPIC_RRD	  0x0c0
 #define LAPIC_LVT_CMCI	  0x2f0
 #define LAPIC_LVT_THERMAL 0x330
 #define LAPIC_LVT_PERF	  0x340
@@ -123,8 +121,8 @@ static void test_write_masks(void)
 
 static void test_read_only(void)
 {
-	static const u32 regs[] = {LAPIC_VERSION, LAPIC_PPR, LAPIC_ISR, LAPIC_TMR, LAPIC_IRR,
-				   LAPIC_TIMER_CCR};
+	static const u32 regs[] = {LAPIC_VERSION, LAPIC_PPR, LAPIC_ISR,
+				   LAPIC_TMR,	  LAPIC_IRR, LAPIC_TIMER_CCR};
 	u32 wrong = 0;
 
 	read_esr();
@@ -140,8 +138,8 @@ static void test_read_only(void)
 
 static void test_illegal_registers(void)
 {
-	static const u32 reserved[] = {0x000, 0x010, 0x040, 0x070, 0x290, 0x2e0, 0x3a0, 0x3d0,
-				       0x400};
+	static const u32 reserved[] = {0x000, 0x010, 0x040, 0x070, 0x290,
+				       0x2e0, 0x3a0, 0x3d0, 0x400};
 	u32 missed = 0;
 
 	read_esr();
@@ -224,7 +222,8 @@ static void test_x2apic_access(void)
 	u64 value;
 
 	for (u32 i = 0; i < 0x100; i++) {
-		bad_reads += (safe_rdmsr(MSR_X2APIC + i, &value) == TRAP_NONE) != x2apic_readable(i);
+		bad_reads +=
+			(safe_rdmsr(MSR_X2APIC + i, &value) == TRAP_NONE) != x2apic_readable(i);
 		if (!x2apic_writable(i))
 			bad_writes += safe_wrmsr(MSR_X2APIC + i, 0) != VEC_GP;
 	}
@@ -490,8 +489,7 @@ static void check_destinations(u32 cpu)
 	check_ipi(id, 0x60, 1u << cpu, cpu ? "to another, physical" : "to oneself, physical");
 	check_ipi(id, ICR_NMI, 1u << cpu, cpu ? "NMI to another" : "NMI to oneself");
 	if (x2)
-		check_ipi((id >> 4) << 16 | BIT(id & 15), ICR_LOGICAL | 0x63, 1u << cpu,
-			  "logical");
+		check_ipi((id >> 4) << 16 | BIT(id & 15), ICR_LOGICAL | 0x63, 1u << cpu, "logical");
 }
 
 static void test_ipis(void)
@@ -661,9 +659,9 @@ static void go_x2apic(void *arg)
 
 static void record_vectors(void)
 {
-	static const u8 vectors[] = {0x10, 0x20, 0x31, 0x35, 0x40, 0x4e, 0x4f, 0x51, 0x52,
-				     0x55, 0x60, 0x61, 0x62, 0x63, 0x66, 0x75, 0x80, 0x81,
-				     0x82, 0xe5, 0xff};
+	static const u8 vectors[] = {0x10, 0x20, 0x31, 0x35, 0x40, 0x4e, 0x4f,
+				     0x51, 0x52, 0x55, 0x60, 0x61, 0x62, 0x63,
+				     0x66, 0x75, 0x80, 0x81, 0x82, 0xe5, 0xff};
 
 	for (u32 i = 0; i < sizeof(vectors); i++)
 		irq_record(vectors[i]);

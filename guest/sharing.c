@@ -2,8 +2,8 @@
  * One of several VMs (or vCPUs) on one CPU. It measures its share of the time and the longest time
  * it was away, and looks whether anything of it changed meanwhile.
  *
- * Options: role=busy (default) or role=sleep; ms=N how long (400); min=N the least share in per cent
- * (30; with a sleeping neighbour 90); slice=N the quantum in microseconds (4000); seed=N for
+ * Options: role=busy (default) or role=sleep; ms=N how long (400); min=N the least share in per
+ * cent (30; with a sleeping neighbour 90); slice=N the quantum in microseconds (4000); seed=N for
  * patterns.
  */
 #include "apic.h"
@@ -27,9 +27,10 @@ static u64 pattern(u64 i)
 	return (i + 1) * 0x9e3779b97f4a7c15ull ^ seed * 0xbf58476d1ce4e5b9ull;
 }
 
-/* --- state that must stay ---------------------------------------------------------------------- */
+/* --- state that must stay ----------------------------------------------------------------------
+ */
 
-static const u32 msrs[] = {MSR_STAR,  MSR_LSTAR,   MSR_CSTAR,	    MSR_KERNEL_GS,
+static const u32 msrs[] = {MSR_STAR,	MSR_LSTAR,	  MSR_CSTAR,	   MSR_KERNEL_GS,
 			   MSR_FS_BASE, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP};
 
 static u64 msr_pattern(u32 i)
@@ -109,7 +110,8 @@ static u64 hold_registers(const struct registers *in, struct registers *out, u64
 	return largest;
 }
 
-/* --- shares ------------------------------------------------------------------------------------- */
+/* --- shares -------------------------------------------------------------------------------------
+ */
 
 static void run_busy(u64 ms, u64 min_share)
 {

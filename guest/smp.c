@@ -13,7 +13,7 @@
 #define VEC_STORM    0x70 /* and one per CPU */
 #define PROBE_PAGE   0x9000
 #define SHOOT_VA     0x4000000000ull
-#define TEST_MS      400 /* most of what one kind of shootdown may take */
+#define TEST_MS	     400 /* most of what one kind of shootdown may take */
 #define SHOOT_ROUNDS 200
 
 extern volatile u32 ap_next_index;
@@ -429,12 +429,17 @@ static void test_locks(void)
 
 #define MAGIC 0x5afe5afe5afe5afeull
 
-enum victim_kind { READS, WRITES, EXECUTES, READS_MAGIC };
+enum victim_kind {
+	READS,
+	WRITES,
+	EXECUTES,
+	READS_MAGIC
+};
 
 static struct {
 	volatile u64 *page;
 	enum victim_kind kind;
-	volatile u64 gone;   /* set when the old translation must not be used any more */
+	volatile u64 gone; /* set when the old translation must not be used any more */
 	volatile u64 stop;
 	volatile u64 ready, rounds[MAX_CPUS];
 	volatile u64 stale, faults, odd_faults;
@@ -543,8 +548,8 @@ static void shootdown(u64 base, enum victim_kind kind, u64 perms, const char *wh
 	tap_ok(!shoot.stale && rounds >= 4, "%s: no stale access in %lu rounds", what, rounds);
 	tap_ok(shoot.faults == expected && !shoot.odd_faults, "%s: every victim faults", what);
 	if (shoot.stale || shoot.faults != expected || shoot.odd_faults)
-		tap_note("%lu stale, %lu faults (%lu odd) instead of %lu", shoot.stale, shoot.faults,
-			 shoot.odd_faults, expected);
+		tap_note("%lu stale, %lu faults (%lu odd) instead of %lu", shoot.stale,
+			 shoot.faults, shoot.odd_faults, expected);
 }
 
 static void test_ept_shootdown(void)

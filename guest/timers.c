@@ -32,13 +32,13 @@ static u64 us(u64 n)
 	return n * tsc_khz() / 1000;
 }
 
-/* `got` is `want` to one per cent and what one wake-up may cost. */
+/* `got` is `want` to one per cent and what one wake-up may cost (20,000 instructions in Bochs). */
 static bool about(u64 got, u64 want)
 {
-	return got + want / 100 + us(20) >= want && got <= want + want / 100 + us(100);
+	return got + want / 100 + us(20) >= want && got <= want + want / 100 + us(400);
 }
 
-/* Never before its time, and at most 1 % and 100 us late. */
+/* Never before its time, and not late by more than 1 % and 400 us. */
 static bool on_time(u64 got, u64 want)
 {
 	return got >= want && about(got, want);
@@ -192,7 +192,8 @@ static void test_periodic(void)
 	real_is(irq_hits(VEC_TIMER), 3, "one-shot becomes periodic while it counts");
 }
 
-/* --- TSC deadline ------------------------------------------------------------------------------ */
+/* --- TSC deadline ------------------------------------------------------------------------------
+ */
 
 static void arm(u64 ticks_from_now)
 {
@@ -211,7 +212,7 @@ static void check_deadline(u64 microseconds)
 	came = sleep_until(VEC_TIMER, 1, us(100000));
 	late = rdtsc() - deadline;
 	tap_is(armed, deadline, "deadline reads back while armed");
-	tap_ok(came && (s64)late >= 0 && late < us(100), "deadline in %lu us: %ld TSC ticks late",
+	tap_ok(came && (s64)late >= 0 && late < us(400), "deadline in %lu us: %ld TSC ticks late",
 	       microseconds, (s64)late);
 	tap_is(rdmsr(MSR_TSC_DEADLINE), 0, "deadline reads 0 afterwards");
 	busy(microseconds / 4);
@@ -346,7 +347,8 @@ static void test_deadline(void)
 	lapic_write(LAPIC_LVT_TIMER, LVT_MASKED);
 }
 
-/* --- PIT and RTC -------------------------------------------------------------------------------- */
+/* --- PIT and RTC --------------------------------------------------------------------------------
+ */
 
 static void check_rate(unsigned int vector, u32 n, u64 hz_times_1000, const char *what)
 {
@@ -508,7 +510,8 @@ static void test_rtc(void)
 	ioapic_mask(8);
 }
 
-/* --- moments of delivery ------------------------------------------------------------------------ */
+/* --- moments of delivery ------------------------------------------------------------------------
+ */
 
 static volatile u64 taken_at;
 
@@ -522,17 +525,17 @@ static bool take_where(struct frame *f)
 }
 
 /* Runs `insns`, which set IF with an interrupt pending; RIP must be at the label 1 in them. */
-#define CHECK_SHADOW(insns, what)                                                         \
-	do {                                                                              \
-		u64 at;                                                                   \
-		taken_at = 0;                                                             \
-		lapic_send(0, ICR_SELF | ICR_ASSERT | VEC_SELF);                          \
+#define CHECK_SHADOW(insns, what)                                                           \
+	do {                                                                                \
+		u64 at;                                                                     \
+		taken_at = 0;                                                               \
+		lapic_send(0, ICR_SELF | ICR_ASSERT | VEC_SELF);                            \
 		asm volatile("mov %%ss, %%edx; lea 1f(%%rip), %0\n" insns "; nop; nop; cli" \
-			     : "=&r"(at)                                                  \
-			     : "a"(0), "c"(0)                                             \
-			     : "rbx", "rdx", "memory", "cc");                             \
-		real_is(taken_at, at, "%s", what);                                        \
-		irq_window();                                                             \
+			     : "=&r"(at)                                                    \
+			     : "a"(0), "c"(0)                                               \
+			     : "rbx", "rdx", "memory", "cc");                               \
+		real_is(taken_at, at, "%s", what);                                          \
+		irq_window();                                                               \
 	} while (0)
 
 static void test_shadows(void)
@@ -556,7 +559,8 @@ static void test_shadows_with_exits(void)
 	CHECK_SHADOW("sti; in $0x80, %%al; 1:", "STI; IN");
 }
 
-/* --- other vCPUs -------------------------------------------------------------------------------- */
+/* --- other vCPUs --------------------------------------------------------------------------------
+ */
 
 static volatile u64 stage;
 
