@@ -90,10 +90,8 @@ static void refuse(struct vcpu *vcpu, u16 port)
 /* What has to be done once the lock is gone. */
 struct after {
 	bool any;
-	bool console; /* a byte for it */
 	bool reset;
 	bool deadline; /* the devices' deadline may have changed */
-	u8 byte;
 };
 
 /* --- byte-wide devices, under the lock -------------------------------------------------------- */
@@ -127,17 +125,6 @@ static u8 uart_in(struct platform *p, u16 port)
 	else
 		platform_update_uart(p);
 	return v;
-}
-
-static void uart_out(struct platform *p, u16 port, u8 v, struct after *after)
-{
-	int byte = vuart_write(&p->uart, port & 7, v);
-
-	if (byte >= 0) {
-		after->any = after->console = true;
-		after->byte = (u8)byte;
-	}
-	platform_update_uart(p);
 }
 
 static u8 pic_in(struct platform *p, u16 port)
@@ -197,9 +184,6 @@ static void clock_out(struct platform *p, u16 port, u8 v, struct after *after)
 static void byte_out(struct platform *p, enum port_class class, u16 port, u8 v, struct after *after)
 {
 	switch (class) {
-	case PORT_UART:
-		uart_out(p, port, v, after);
-		break;
 	case PORT_PIC:
 		pic_write(&p->pic, port, v);
 		platform_update_intr(p);
@@ -226,8 +210,6 @@ static void byte_out(struct platform *p, enum port_class class, u16 port, u8 v, 
 
 static void finish(struct vcpu *vcpu, const struct after *after)
 {
-	if (after->console)
-		console_put(vcpu->vm, after->byte);
 	if (after->deadline)
 		platform_deadline_changed(vcpu);
 	if (after->reset)
@@ -255,8 +237,22 @@ static bool reaches_device(struct vcpu *vcpu, u16 port, unsigned int size)
 	return device;
 }
 
+/* Apart from the others: what a guest prints goes this way. */
+static __noinline void uart_out(struct vm *vm, u16 port, u8 v)
+{
+	struct platform *p = vm->platform;
+	int byte;
+
+	spin_lock(&vm->dev_lock);
+	byte = vuart_write(&p->uart, port & 7, v);
+	platform_update_uart(p);
+	spin_unlock(&vm->dev_lock);
+	if (byte >= 0)
+		console_put(vm, (u8)byte);
+}
+
 /* Accesses that are not one byte of one device. */
-static u32 slow_in(struct vcpu *vcpu, u16 port, unsigned int size)
+static __noinline u32 slow_in(struct vcpu *vcpu, u16 port, unsigned int size)
 {
 	enum port_class class = class_of(port);
 	u32 value = 0;
@@ -280,10 +276,11 @@ static u32 slow_in(struct vcpu *vcpu, u16 port, unsigned int size)
 	return value;
 }
 
-static void slow_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value)
+static __noinline void slow_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value)
 {
 	enum port_class class = class_of(port);
 
+	value &= all_ones(size);
 	if (is_pci(class, size)) {
 		spin_lock(&vcpu->vm->dev_lock);
 		pci_write(&vcpu->vm->platform->pci, port, size, value);
@@ -299,6 +296,17 @@ static void slow_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value)
 	for (unsigned int i = 0; i < size; i++)
 		if (class_of((u16)(port + i)) >= PORT_PCI_RESET)
 			platform_port_out(vcpu, (u16)(port + i), 1, (u8)(value >> (i * 8)));
+}
+
+static __noinline void device_out(struct vcpu *vcpu, enum port_class class, u16 port, u8 v)
+{
+	struct after after = {0};
+
+	spin_lock(&vcpu->vm->dev_lock);
+	byte_out(vcpu->vm->platform, class, port, v, &after);
+	spin_unlock(&vcpu->vm->dev_lock);
+	if (after.any)
+		finish(vcpu, &after);
 }
 
 /* One byte of a byte-wide device is the usual access. */
@@ -326,15 +334,11 @@ u32 platform_port_in(struct vcpu *vcpu, u16 port, unsigned int size)
 void platform_port_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value)
 {
 	enum port_class class = class_of(port);
-	struct after after = {0};
 
-	if (unlikely(!is_simple(class, size))) {
+	if (unlikely(!is_simple(class, size)))
 		slow_out(vcpu, port, size, value);
-		return;
-	}
-	spin_lock(&vcpu->vm->dev_lock);
-	byte_out(vcpu->vm->platform, class, port, (u8)value, &after);
-	spin_unlock(&vcpu->vm->dev_lock);
-	if (after.any)
-		finish(vcpu, &after);
+	else if (likely(class == PORT_UART))
+		uart_out(vcpu->vm, port, (u8)value);
+	else
+		device_out(vcpu, class, port, (u8)value);
 }

@@ -56,7 +56,7 @@ static bool drain(void)
 }
 
 /* Under the lock: waits until at most `left` bytes are still to be sent. */
-static void drain_to(u32 left)
+static __noinline void drain_to(u32 left)
 {
 	u32 idle = 0;
 
@@ -71,10 +71,10 @@ static void drain_to(u32 left)
 	}
 }
 
-static void put_byte(u8 byte)
+static inline void put_byte(u8 byte)
 {
 	/* A full ring makes the guest as slow as the line, as a real UART would. */
-	if (console.out_tail - console.out_head == OUT_BYTES)
+	if (unlikely(console.out_tail - console.out_head == OUT_BYTES))
 		drain_to(OUT_BYTES - UART_FIFO);
 	console.out[console.out_tail++ % OUT_BYTES] = byte;
 }

@@ -27,8 +27,10 @@ static void exit_external_interrupt(struct vcpu *vcpu)
 	if (vector != VECTOR_SPURIOUS)
 		apic_eoi();
 	this_cpu()->kicks++;
-	if (vector != VECTOR_KICK && vector != VECTOR_TIMER && vector != VECTOR_POSTED)
-		log_warn("unexpected interrupt vector %#x on CPU %u", vector, vcpu->cpu);
+	/* A device that the firmware has left on may send any number of them. */
+	if (vector != VECTOR_KICK && vector != VECTOR_TIMER && vector != VECTOR_POSTED &&
+	    vector != VECTOR_SPURIOUS && !this_cpu()->spurious++)
+		log_warn("unexpected interrupt, vector %#x on CPU %u", vector, vcpu->cpu);
 	/* It may have been meant for a neighbour on this CPU. */
 	if (sched_shared(vcpu))
 		vcpu_request(vcpu, REQ_YIELD);
@@ -83,14 +85,25 @@ static void exit_rdpmc(struct vcpu *vcpu)
 	vcpu_inject_error(vcpu, VEC_GP, 0);
 }
 
+static __noinline void exit_port_in(struct vcpu *vcpu, u16 port, unsigned int size)
+{
+	u32 value = platform_port_in(vcpu, port, size);
+
+	if (likely(size == 1))
+		*(u8 *)&vcpu->gpr[RAX] = (u8)value;
+	else if (size == 2)
+		*(u16 *)&vcpu->gpr[RAX] = (u16)value;
+	else
+		vcpu->gpr[RAX] = value;
+}
+
 static void exit_io(struct vcpu *vcpu)
 {
 	u64 q = vmcs_read(VMCS_EXIT_QUALIFICATION);
 	unsigned int size = (q & 7) + 1;
 	u16 port = (u16)(q >> 16);
-	u64 rax = vcpu->gpr[RAX];
 
-	if (q & BIT(4)) {
+	if (unlikely(q & BIT(4))) {
 		exit_string_io(vcpu, q);
 		return;
 	}
@@ -98,17 +111,10 @@ static void exit_io(struct vcpu *vcpu)
 	vcpu_skip(vcpu);
 	if (unlikely(vcpu->io_breakpoints))
 		vcpu_match_io_breakpoints(vcpu, port, size);
-	if (q & BIT(3)) {
-		u32 value = platform_port_in(vcpu, port, size);
-
-		if (size == 4)
-			vcpu->gpr[RAX] = value;
-		else
-			vcpu->gpr[RAX] = size == 2 ? (rax & ~0xffffull) | (u16)value
-						   : (rax & ~0xffull) | (u8)value;
-		return;
-	}
-	platform_port_out(vcpu, port, size, size == 4 ? (u32)rax : size == 2 ? (u16)rax : (u8)rax);
+	if (q & BIT(3))
+		exit_port_in(vcpu, port, size);
+	else
+		platform_port_out(vcpu, port, size, (u32)vcpu->gpr[RAX]);
 }
 
 static void exit_tpr_below_threshold(struct vcpu *vcpu)

@@ -21,6 +21,7 @@ void platform_vcpu_init(struct vcpu *vcpu);
 /*
  * Ports: the complete policy. size 1, 2 or 4 bytes. Unknown ports read all ones and ignore writes;
  * the refusal is logged once. Multi-byte accesses to byte-wide devices are split as hardware does.
+ * Bits of `value` above the size are ignored.
  */
 u32 platform_port_in(struct vcpu *vcpu, u16 port, unsigned int size);
 void platform_port_out(struct vcpu *vcpu, u16 port, unsigned int size, u32 value);
