@@ -170,13 +170,18 @@ void lapic_changed(struct lapic *l)
 	__atomic_or_fetch(&l->vcpu->requests, REQ_IRQ, __ATOMIC_RELAXED);
 }
 
-static void refresh_deadline(struct vcpu *vcpu)
+static u64 earliest_deadline(const struct vcpu *vcpu)
 {
-	struct platform *p = vcpu->vm->platform;
+	const struct platform *p = vcpu->vm->platform;
 	u64 at = p->lapic_deadline[vcpu->index];
 
-	if (vcpu->index == 0)
-		at = MIN(at, __atomic_load_n(&p->deadline, __ATOMIC_RELAXED));
+	return vcpu->index ? at : MIN(at, __atomic_load_n(&p->deadline, __ATOMIC_RELAXED));
+}
+
+static void refresh_deadline(struct vcpu *vcpu)
+{
+	u64 at = earliest_deadline(vcpu);
+
 	if (at != vcpu->timer_deadline) {
 		vcpu->timer_deadline = at;
 		__atomic_or_fetch(&vcpu->requests, REQ_TIMER, __ATOMIC_RELAXED);
@@ -332,7 +337,7 @@ void platform_timers(struct vcpu *vcpu, u64 now)
 		platform_update_clocks(p, platform_now(p));
 		spin_unlock(&vm->dev_lock);
 	}
-	refresh_deadline(vcpu);
+	vcpu->timer_deadline = earliest_deadline(vcpu); /* the caller looks at it next */
 }
 
 /* --- interrupts of a vCPU --------------------------------------------------------------------- */
@@ -524,6 +529,16 @@ bool platform_mmio_write(struct vcpu *vcpu, u32 device, u64 offset, unsigned int
 
 /* --- life ------------------------------------------------------------------------------------- */
 
+/* As a PC's firmware leaves it: channel 0 goes round in 65,536 clocks (18.2 Hz). */
+static void start_pit(struct platform *p)
+{
+	pit_write(&p->pit, 3, 0x34, 0);
+	pit_write(&p->pit, 0, 0, 0);
+	pit_write(&p->pit, 0, 0, 0);
+	platform_set_line(p, IRQ_PIT, true);
+	platform_update_clocks(p, p->epoch);
+}
+
 int platform_create(struct vm *vm)
 {
 	u64 low = MIN(vm->config->memory, 3 * GIB);
@@ -541,6 +556,7 @@ int platform_create(struct vm *vm)
 	i8042_reset(&p->i8042);
 	ioapic_reset(&p->ioapic);
 	vm->platform = p;
+	start_pit(p);
 	for (u32 i = 0; i < vm->vcpu_count; i++) {
 		struct vcpu *vcpu = vm->vcpu[i];
 
