@@ -51,7 +51,7 @@ void vmx_init(u64 hide)
 		if (vmx_has(f) && len < sizeof(names))
 			len += (size_t)str_print(names + len, sizeof(names) - len, " %s",
 						 feature_name(f));
-	log_info("vmx: optional features in use:%s", len ? names : " none");
+	log_info("vmx: optional features available:%s", len ? names : " none");
 }
 
 static void enable_feature_control(void)

@@ -78,6 +78,6 @@
  * then on. At most 64 MiB. Used to test unmapping and shootdown.
  */
 #define HC_DISCARD 7
-/* HC_FEATURES(): returns the bit set of optional CPU features in use (1 << enum feature). */
+/* HC_FEATURES(): returns the bit set of optional CPU features available (1 << enum feature). */
 #define HC_FEATURES 8
 #define HC_COUNT 9
