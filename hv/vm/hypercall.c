@@ -19,7 +19,7 @@ static s64 hc_nop(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 
 static s64 hc_yield(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 {
-	vcpu_request(vcpu, REQ_YIELD);
+	sched_give_way(vcpu);
 	return 0;
 }
 

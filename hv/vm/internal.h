@@ -92,6 +92,8 @@ int sched_tick(struct vcpu *vcpu, u64 now);
 /* Recomputes vcpu->deadline after timer_deadline changed. */
 void sched_deadline(struct vcpu *vcpu, u64 now);
 __noreturn void sched_loop(void);
+/* The guest gives up its turn: every other vCPU of the CPU that can run goes first. */
+void sched_give_way(struct vcpu *vcpu);
 /* Makes the CPU look at its vCPUs' requests if it is in guest mode or asleep. */
 void sched_kick(u32 cpu);
 /* Tells the processor that runs `vcpu` about a posted interrupt. */

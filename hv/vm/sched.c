@@ -2,9 +2,12 @@
  * Which vCPU runs on a physical CPU. vCPUs never move; those that share a CPU take turns, a slice
  * at a time, and a halted one yields at once. The VMX preemption timer is tick, slice and the
  * guests' timers in one: vcpu->deadline is the earliest of them.
+ *
+ * The one that has used least time so far goes next. Turns alone would not be fair: whoever makes
+ * its neighbours leave guest mode early, by timers that wake it or by IPIs to it, would leave them
+ * with next to nothing. One that has slept is credited no more than a slice.
  */
 #include "lib/log.h"
-#include "lib/panic.h"
 #include "vm/console.h"
 #include "vm/internal.h"
 #include "x86/apic.h"
@@ -12,16 +15,14 @@
 #include "x86/cpu.h"
 #include "x86/tsc.h"
 
-#define CPU_MAX_VCPUS (BOOT_MAX_VMS * 2)
-
 struct pcpu {
 	struct spinlock lock; /* of the list; only its own CPU removes */
-	struct vcpu *vcpu[CPU_MAX_VCPUS];
+	struct vcpu *first;   /* linked by sched_next, new ones at the end */
 	u32 count;
-	u32 turn;	      /* index of the one that ran last */
 	u32 idle;	      /* atomic: asleep, or about to: send an interrupt */
 	struct vcpu *current; /* whose VMCS and live state are loaded */
 	u64 slice_end;
+	u64 floor; /* TSC ticks: nobody counts as having used less */
 };
 
 static struct pcpu pcpus[MAX_CPUS];
@@ -78,12 +79,14 @@ void sched_notify(struct vcpu *vcpu)
 void sched_add(struct vcpu *vcpu)
 {
 	struct pcpu *p = &pcpus[vcpu->cpu];
+	struct vcpu **at = &p->first;
 
 	spin_lock(&p->lock);
-	if (p->count == CPU_MAX_VCPUS)
-		panic("more than %u vCPUs on CPU %u", CPU_MAX_VCPUS, vcpu->cpu);
-	p->vcpu[p->count] = vcpu;
-	__atomic_store_n(&p->count, p->count + 1, __ATOMIC_RELEASE);
+	while (*at)
+		at = &(*at)->sched_next;
+	/* Its CPU walks the list without the lock. */
+	__atomic_store_n(at, vcpu, __ATOMIC_RELEASE);
+	p->count++;
 	spin_unlock(&p->lock);
 	if (vcpu->cpu != this_cpu()->index)
 		sched_kick(vcpu->cpu);
@@ -91,25 +94,36 @@ void sched_add(struct vcpu *vcpu)
 
 static void sched_remove(struct pcpu *p, struct vcpu *vcpu)
 {
+	struct vcpu **at = &p->first;
+
 	spin_lock(&p->lock);
-	for (u32 i = 0; i < p->count; i++) {
-		if (p->vcpu[i] != vcpu)
-			continue;
-		p->vcpu[i] = p->vcpu[p->count - 1];
-		__atomic_store_n(&p->count, p->count - 1, __ATOMIC_RELEASE);
-		break;
+	while (*at && *at != vcpu)
+		at = &(*at)->sched_next;
+	if (*at) {
+		*at = vcpu->sched_next;
+		p->count--;
 	}
 	spin_unlock(&p->lock);
 }
 
-/* The earliest moment at which any vCPU of this CPU wants to be looked at. */
+static struct vcpu *first_of(const struct pcpu *p)
+{
+	return __atomic_load_n(&p->first, __ATOMIC_ACQUIRE);
+}
+
+static struct vcpu *next_of(const struct vcpu *vcpu)
+{
+	return __atomic_load_n(&vcpu->sched_next, __ATOMIC_ACQUIRE);
+}
+
+/* The earliest moment at which a sleeping vCPU of this CPU may have to be woken. */
 static u64 earliest_timer(const struct pcpu *p)
 {
 	u64 first = ~0ull;
 
-	for (u32 i = 0; i < p->count; i++)
-		if (p->vcpu[i]->state != VCPU_WAIT_SIPI)
-			first = MIN(first, p->vcpu[i]->timer_deadline);
+	for (const struct vcpu *v = first_of(p); v; v = next_of(v))
+		if (v->state == VCPU_HALTED)
+			first = MIN(first, v->timer_deadline);
 	return first;
 }
 
@@ -125,12 +139,16 @@ void sched_deadline(struct vcpu *vcpu, u64 now)
 
 int sched_tick(struct vcpu *vcpu, u64 now)
 {
+	const struct pcpu *p = &pcpus[vcpu->cpu];
+
 	console_poll();
 	if (now >= vcpu->timer_deadline)
 		platform_timers(vcpu, now);
 	sched_deadline(vcpu, now);
-	/* With company the scheduler decides; it comes back here if nobody else wants the CPU. */
-	return sched_shared(vcpu) ? RUN_LEAVE : RUN_AGAIN;
+	/* The tick alone ends no slice; who is woken is the scheduler's business. */
+	if (sched_shared(vcpu) && (now >= p->slice_end || now >= earliest_timer(p)))
+		return RUN_LEAVE;
+	return RUN_AGAIN;
 }
 
 static void switch_to(struct pcpu *p, struct vcpu *vcpu)
@@ -180,32 +198,49 @@ static bool wants_cpu(struct vcpu *vcpu, u64 now)
 	return event_would_wake(vcpu);
 }
 
+static u64 charged(const struct pcpu *p, const struct vcpu *vcpu)
+{
+	return MAX(vcpu->used, p->floor);
+}
+
+/* Looks at every vCPU, so that afterwards all timers lie in the future. */
 static struct vcpu *pick(struct pcpu *p)
 {
 	u64 now = rdtsc();
+	struct vcpu *best = NULL;
 
-	for (u32 i = 1; i <= p->count; i++) {
-		u32 at = (p->turn + i) % p->count;
-
-		if (wants_cpu(p->vcpu[at], now)) {
-			p->turn = at;
-			return p->vcpu[at];
-		}
+	for (struct vcpu *v = first_of(p); v; v = next_of(v))
+		if (wants_cpu(v, now) && (!best || charged(p, v) < charged(p, best)))
+			best = v;
+	if (best) {
+		best->used = charged(p, best);
+		if (best->used > quantum_tsc)
+			p->floor = MAX(p->floor, best->used - quantum_tsc);
 	}
-	return NULL;
+	return best;
+}
+
+void sched_give_way(struct vcpu *vcpu)
+{
+	const struct pcpu *p = &pcpus[vcpu->cpu];
+
+	for (const struct vcpu *v = first_of(p); v; v = next_of(v))
+		if (v != vcpu && v->state == VCPU_RUNNABLE)
+			vcpu->used = MAX(vcpu->used, v->used + 1);
+	vcpu_request(vcpu, REQ_YIELD);
 }
 
 static void idle(struct pcpu *p)
 {
-	u64 wake = earliest_timer(p);
-	bool boot_cpu = this_cpu()->index == 0;
-
-	if (boot_cpu)
-		wake = MIN(wake, rdtsc() + tsc_from_us(IDLE_POLL_US));
 	__atomic_store_n(&p->idle, 1, __ATOMIC_SEQ_CST);
 	/* Whoever posts something from now on sends an interrupt; what was posted before shows
 	 * here. */
 	if (!pick(p)) {
+		/* Not before: what has been posted may have changed a timer. */
+		u64 wake = earliest_timer(p);
+
+		if (this_cpu()->index == 0)
+			wake = MIN(wake, rdtsc() + tsc_from_us(IDLE_POLL_US));
 		if (wake != ~0ull)
 			apic_timer_arm(wake);
 		cpu_idle();
@@ -239,6 +274,7 @@ static void run(struct pcpu *p, struct vcpu *vcpu)
 		vcpu->launched = 0;
 		vcpu_entry_failed(vcpu, 0);
 	}
+	vcpu->used += rdtsc() - now;
 }
 
 __noreturn void sched_loop(void)

@@ -81,10 +81,12 @@ struct vcpu {
 	u64 launched;	/* VMLAUNCH done since VMCLEAR */
 
 	struct vm *vm;
-	u32 index;    /* within the VM */
-	u32 cpu;      /* physical CPU index */
-	u32 state;    /* enum vcpu_state; written by its own CPU only */
-	u32 requests; /* atomic REQ_* */
+	u32 index;		 /* within the VM */
+	u32 cpu;		 /* physical CPU index */
+	u32 state;		 /* enum vcpu_state; written by its own CPU only */
+	u32 requests;		 /* atomic REQ_* */
+	struct vcpu *sched_next; /* of its CPU: sched.c */
+	u64 used;		 /* TSC ticks of its turns: sched.c */
 	u64 deadline; /* TSC at which this vCPU must exit at the latest (timers, slice, tick) */
 	u64 timer_deadline; /* TSC of its earliest virtual timer, ~0 = none; see platform.h */
 	u64 tsc_offset;
@@ -98,7 +100,9 @@ struct vcpu {
 	u32 tpr_threshold;    /* last value written */
 	bool irq_window, nmi_window;
 	bool wake_on_irq;    /* VCPU_HALTED: IF was 1 at HLT */
+	bool wake_on_nmi;    /* VCPU_HALTED: NMIs were not blocked at HLT */
 	bool io_breakpoints; /* DR7 has one enabled: dr.c */
+	bool debug_pending;  /* pending debug exceptions may be set in the VMCS */
 	bool nmi_waits_for_sti;
 	bool nmi_pending; /* one more is held back by blocking */
 	u8 sipi_vector;
