@@ -178,6 +178,9 @@ static bool deliver_event(struct vcpu *vcpu)
 {
 	const struct event *e = &vcpu->event;
 
+	/* One of an entry that was put off is still to come: an exit would have cleared the bit. */
+	if (unlikely(vmcs_read(VMCS_ENTRY_INTR_INFO) & INTR_INFO_VALID))
+		return true;
 	if (!e->info)
 		return false;
 	if (e->info & INTR_INFO_ERROR_CODE)
@@ -250,8 +253,8 @@ static void set_tpr_threshold(struct vcpu *vcpu)
 }
 
 /*
- * With virtual-interrupt delivery the processor evaluates and updates RVI and SVI itself (SDM 30.2):
- * what has come to IRR from elsewhere only raises RVI.
+ * With virtual-interrupt delivery the processor evaluates and updates RVI and SVI itself (SDM
+ * 30.2): what has come to IRR from elsewhere only raises RVI.
  */
 static void set_interrupt_status(struct vcpu *vcpu)
 {

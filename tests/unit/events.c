@@ -422,6 +422,37 @@ static void test_interrupts(void **state)
 	assert_int_equal(vcpu.injections, 3);
 }
 
+/* Requests may come, and events with them, after one was prepared and before the entry. */
+static void test_entry_put_off(void **state)
+{
+	start();
+	vcpu_inject(&vcpu, 6);
+	event_deliver(&vcpu);
+	vcpu.nmi_pending = true;
+	irq_vector = 0x51;
+	event_deliver(&vcpu);
+	event_deliver(&vcpu);
+	assert_int_equal(irq_accepted, 0);
+	assert_int_equal(vcpu.proc & (IRQ_WINDOW | NMI_WINDOW), IRQ_WINDOW | NMI_WINDOW);
+	assert_int_equal(entry(), VALID | HARDWARE | 6);
+	assert_int_equal(entry(), VALID | NMI | 2);
+	event_deliver(&vcpu);
+	irq_vector = 0x61;
+	assert_int_equal(entry(), VALID | EXTINT | 0x51);
+	assert_int_equal(entry(), VALID | EXTINT | 0x61);
+	assert_int_equal(entry(), 0);
+	/* With virtual-interrupt delivery too. */
+	start();
+	vcpu.proc2 = PROC2_VIRTUAL_INTERRUPT;
+	vcpu_inject(&vcpu, 6);
+	event_deliver(&vcpu);
+	irq_extint = true;
+	irq_raised = 0x51;
+	assert_int_equal(entry(), VALID | HARDWARE | 6);
+	assert_int_equal(fake_vmcs[VMCS_GUEST_INTERRUPT_STATUS], 0x51);
+	assert_int_equal(entry(), VALID | EXTINT | 0x08);
+}
+
 static void test_tpr_threshold(void **state)
 {
 	start();
@@ -519,6 +550,7 @@ int main(void)
 		cmocka_unit_test(test_nmi_unblocked_by_iret),
 		cmocka_unit_test(test_nmi),
 		cmocka_unit_test(test_interrupts),
+		cmocka_unit_test(test_entry_put_off),
 		cmocka_unit_test(test_tpr_threshold),
 		cmocka_unit_test(test_virtual_interrupt_delivery),
 		cmocka_unit_test(test_wake),
