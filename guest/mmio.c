@@ -77,7 +77,7 @@ static void run_insn(const struct insn *insn, u64 offset)
 
 static void test_forms(void)
 {
-	for (const struct insn *i = mmio_insns; i < mmio_insns_end; i++) {
+	for (const struct insn *i = mmio_insns; (uintptr_t)i < (uintptr_t)mmio_insns_end; i++) {
 		if (opt_flag("show"))
 			tap_note("%s", i->name);
 		if (i->undefined & RARE && umbra_present())

@@ -193,15 +193,15 @@ static void test_string_widths(void)
 
 	for (u32 i = 0; i < ARRAY_SIZE(ops); i++) {
 		for (u32 c = 0; c < ARRAY_SIZE(counts); c++) {
-			u8 *buf = mem_alloc(2 * PAGE_SIZE, PAGE_SIZE);
-			/* Across a page boundary, at an odd address; the second page is fresh. */
-			u8 *start = buf + PAGE_SIZE - 3;
+			u8 *buf = mem_alloc(2 * PAGE_SIZE, PAGE_SIZE), *start;
 			u64 n = counts[c] * ops[i].width;
 			struct string_regs r;
 			bool good;
 
 			if (!buf)
 				tap_bail("out of memory");
+			/* Across a page boundary, at an odd address; the second page is fresh. */
+			start = buf + PAGE_SIZE - 3;
 			r = ops[i].fn(EMPTY_PORT, (u64)(uintptr_t)start, counts[c]);
 			good = trap_last()->vector == TRAP_NONE && r.rcx == 0 &&
 			       r.rdi == (u64)(uintptr_t)start + (ops[i].in ? n : 0) &&

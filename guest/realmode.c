@@ -80,7 +80,8 @@ static void set_up(void)
 				(target >> 16) << 48;
 	}
 	legacy_idt[0x70] = (u64)L_TSS_A << 16 | 0x8500ull << 32;
-	memcpy((void *)(uintptr_t)REAL_BASE, real_start, (size_t)(real_end - real_start));
+	memcpy((void *)(uintptr_t)REAL_BASE, real_start,
+	       (uintptr_t)real_end - (uintptr_t)real_start);
 	memset((void *)(uintptr_t)RESULTS, 0x99, 4 * R_COUNT);
 	legacy_native = native;
 	legacy_umbra = umbra;
@@ -125,18 +126,23 @@ static void test_protected_mode(void)
 	check(R_U32_CS, L_UCODE | 3, "its CS");
 }
 
+/* A label of the 16-bit code, in its copy. */
+static u8 *copy_of(const u8 *label)
+{
+	return (u8 *)((uintptr_t)label - (uintptr_t)real_start + REAL_BASE);
+}
+
 static void test_real_mode(void)
 {
-	u8 *copy = (u8 *)(uintptr_t)REAL_BASE;
 	volatile u32 *big = mem_alloc(SIZE_2M, SIZE_2M);
 	u32 address = (u32)(uintptr_t)big + 0x12344;
 
 	if (!big)
 		tap_bail("out of memory");
 	*(volatile u32 *)(uintptr_t)address = BIG_MAGIC;
-	memcpy(copy + (real_big_address - real_start), &address, 4);
-	copy[real_native - real_start] = native;
-	copy[real_umbra - real_start] = umbra;
+	memcpy(copy_of(real_big_address), &address, 4);
+	*copy_of(real_native) = native;
+	*copy_of(real_umbra) = umbra;
 	memset((void *)0x20f00, 0, 0x200);
 	lapic_write(LAPIC_LVT_LINT0, 0x700); /* the 8259's interrupts: virtual wire */
 	legacy_run(real_tests);

@@ -134,7 +134,8 @@ void guest_start(u64 protocol, u64 info)
 		tap_bail("started by neither Multiboot nor PVH");
 	cpus[0].online = true;
 	cpus[0].apic_id = lapic_id();
-	pt_set_user((u64)(uintptr_t)guest_user_start, (u64)(guest_user_end - guest_user_start));
+	pt_set_user((u64)(uintptr_t)guest_user_start,
+		    (u64)(uintptr_t)guest_user_end - (u64)(uintptr_t)guest_user_start);
 	pic_mask_all();
 	trap_clear();
 	guest_main();

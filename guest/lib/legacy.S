@@ -1,7 +1,7 @@
 /* Leaving 64-bit mode and coming back; 32-bit protected mode. See legacy.h. */
 #include "segments.h"
 #include "legacy.h"
-#include "legacy_macros.h"
+#include "legacy_macros.inc"
 
 	.text
 /* void legacy_run(void (*fn)(void)): runs 32-bit code, paging off, flat segments, own GDT and IDT. */

@@ -3,7 +3,7 @@
  * table mmio_insns lists its name, the function, and the flags that the SDM leaves undefined, with
  * RARE added.
  */
-#include "round_macros.h"
+#include "round_macros.inc"
 
 #define RARE (1 << 63) /* nobody uses it on devices: Umbra does not emulate it, the VM would end */
 

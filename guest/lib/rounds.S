@@ -1,5 +1,5 @@
 /* For guest/isolation.c: registers are loaded, something leaves the guest, registers are stored. */
-#include "round_macros.h"
+#include "round_macros.inc"
 
 	.macro begin name
 	.text

@@ -67,7 +67,7 @@ void ap_start(u64 index)
 void smp_install_trampoline(void)
 {
 	memcpy((void *)(uintptr_t)TRAMPOLINE, trampoline_start,
-	       (size_t)(trampoline_end - trampoline_start));
+	       (uintptr_t)trampoline_end - (uintptr_t)trampoline_start);
 }
 
 void smp_init_sipi(u32 apic_id)

@@ -1,6 +1,6 @@
 /* Hardware task switches in 32-bit protected mode. See legacy.h; SDM volume 3 chapter 8. */
 #include "legacy.h"
-#include "legacy_macros.h"
+#include "legacy_macros.inc"
 
 /* Members of a 32-bit TSS. */
 #define TSS_LINK   0

@@ -67,7 +67,8 @@ static void record(struct cpu *cpu, const struct frame *f)
 
 static bool fix_up(struct frame *f, struct trap *t)
 {
-	for (const struct extable_entry *e = guest_extable_start; e < guest_extable_end; e++) {
+	for (const struct extable_entry *e = guest_extable_start;
+	     (uintptr_t)e < (uintptr_t)guest_extable_end; e++) {
 		if (f->rip >= e->insn && f->rip <= e->end) {
 			t->insn = e->insn;
 			t->next = e->end;

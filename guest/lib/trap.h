@@ -48,8 +48,8 @@ struct trap {
 	int vector; /* or TRAP_NONE */
 	u64 error;  /* 0 where there is none */
 	u64 rip, cs, rflags, rsp, ss;
-	u64 cr2; /* as it was in the handler, whatever the vector */
-	u64 dr6; /* likewise */
+	u64 cr2;	/* as it was in the handler, whatever the vector */
+	u64 dr6;	/* likewise */
 	u64 insn, next; /* of the EX() instruction that was hit: its address and the next; or 0 */
 };
 
