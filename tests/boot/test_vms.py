@@ -67,6 +67,23 @@ def test_others_run_on():
     assert result.reason == "end" and result.status == 71
 
 
+DEEDS = ("triple", "stack", "cr3", "push")
+
+
+def test_fatal_deeds():
+    """Each deed ends the VM that does it, with a report, and no other."""
+    config = select([f"hostile.{deed}" for deed in DEEDS] + ["memory"],
+                    {f"hostile.{deed}": {"cmdline": f"fatal={deed}", "memory": "16M"}
+                     for deed in DEEDS}, {"order": "together"})
+    result = boot(config=config, name="fatal", emulator_name="bochs3", cpus=2, timeout=120)
+    assert result.vms["memory"].problem() is None, result.explain("memory")
+    for deed in DEEDS:
+        vm = result.vms[f"hostile.{deed}"]
+        assert vm.status not in (None, 1), result.explain(vm.name)
+        assert vm.reason, result.explain(vm.name)
+    assert result.reason == "end"
+
+
 def test_modules_and_command_line():
     config = select(["hello"], {"hello": {
         "cmdline": 'quotes " and # signs ; stay', "memory": "32M",
