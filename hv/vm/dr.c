@@ -72,10 +72,7 @@ static void write_dr(struct vcpu *vcpu, unsigned int dr, u64 value)
 	}
 }
 
-/*
- * What comes before the access. The processor checks this before the exit (SDM 26.1.1, "relative
- * priority"), except the general-detect fault; Bochs (2.7) exits first of all.
- */
+/* What comes before the access; the exit comes before all of these (SDM 26.1.3, MOV DR). */
 static bool refused(struct vcpu *vcpu, unsigned int dr)
 {
 	u64 dr7 = vmcs_read(VMCS_GUEST_DR7);
@@ -140,7 +137,9 @@ void vcpu_match_io_breakpoints(struct vcpu *vcpu, u16 port, unsigned int size)
 		    base < port + size && port < base + length)
 			hit |= BIT64(i);
 	}
-	if (hit)
-		vmcs_write(VMCS_GUEST_PENDING_DEBUG,
-			   vmcs_read(VMCS_GUEST_PENDING_DEBUG) | hit | PENDING_ENABLED);
+	if (!hit)
+		return;
+	vmcs_write(VMCS_GUEST_PENDING_DEBUG,
+		   vmcs_read(VMCS_GUEST_PENDING_DEBUG) | hit | PENDING_ENABLED);
+	vcpu->debug_pending = true;
 }

@@ -18,11 +18,28 @@
 
 #define BLOCKED_BY_SHADOW (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)
 
-/* Exit qualification of a debug exception (SDM table 28-1) and the DR6 bits it goes to. */
+/*
+ * Fault-class exceptions (SDM 3A table 6-1) but #DB, whose class depends on its cause: RF is set in
+ * the RFLAGS that they push (3B 18.3.1.1), so that a breakpoint on the instruction, which has been
+ * reported before, is not again.
+ */
+#define FAULTS                                                                               \
+	(BIT(VEC_DE) | BIT(VEC_BR) | BIT(VEC_UD) | BIT(VEC_NM) | BIT(VEC_TS) | BIT(VEC_NP) | \
+	 BIT(VEC_SS) | BIT(VEC_GP) | BIT(VEC_PF) | BIT(VEC_MF) | BIT(VEC_AC) | BIT(VEC_XM) | \
+	 BIT(VEC_VE) | BIT(VEC_CP))
+
+/*
+ * Exit qualification of a debug exception (SDM table 28-1) and the DR6 bits it goes to. Only B0 to
+ * B3 are ever cleared by the processor (3B 18.2.3).
+ */
 #define QUAL_DB_MASK 0x600fu
-#define DR6_CLEARED  0xe00fu /* B0-B3, BD, BS, BT */
+#define DR6_CLEARED  0xfu
 #define DR6_FIXED    0xffff0ff0u
 #define DR7_GD	     BIT64(13)
+#define DEBUGCTL_BTF BIT64(1)
+
+/* Pending debug exceptions (SDM table 25-4): an enabled breakpoint, a single step. */
+#define PENDING_DEBUG (BIT64(12) | BIT64(14))
 
 static bool is_exception(u32 info)
 {
@@ -41,6 +58,29 @@ void event_queue(struct vcpu *vcpu, u32 info, u32 error_code, u32 instr_len)
 		info &= ~INTR_INFO_ERROR_CODE;
 	vcpu->event = (struct event){info | INTR_INFO_VALID, error_code, instr_len};
 	vcpu_request(vcpu, REQ_EVENT);
+}
+
+/* NMIs are blocked from now on: IRET ends that. */
+static void restore_nmi_blocking(void)
+{
+	u64 state = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
+
+	vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, state | INTERRUPTIBILITY_NMI);
+}
+
+/* What injected events do not, but delivery of one of this vector would do to the guest's state. */
+static void deliver_side_effects(u32 vector)
+{
+	u64 debugctl;
+
+	if (bit_of(FAULTS, vector)) {
+		vmcs_write(VMCS_GUEST_RFLAGS, vmcs_read(VMCS_GUEST_RFLAGS) | RFLAGS_RF);
+	} else if (vector == VEC_DB) {
+		/* "The processor clears the BTF flag when it generates a debug exception." */
+		debugctl = vmcs_read(VMCS_GUEST_DEBUGCTL);
+		if (debugctl & DEBUGCTL_BTF)
+			vmcs_write(VMCS_GUEST_DEBUGCTL, debugctl & ~DEBUGCTL_BTF);
+	}
 }
 
 /*
@@ -68,8 +108,12 @@ static void queue_exception(struct vcpu *vcpu, u8 vector, u32 error_code)
 			error_code = 0;
 		}
 	}
+	/* Its delivery had begun, and blocks NMIs although it will not come. */
+	if ((first & INTR_INFO_VALID) && (first & INTR_INFO_TYPE) == INTR_TYPE_NMI)
+		restore_nmi_blocking();
 	if (bit_of(HAS_ERROR_CODE, info & INTR_INFO_VECTOR))
 		info |= INTR_INFO_ERROR_CODE;
+	deliver_side_effects(info & INTR_INFO_VECTOR);
 	event_queue(vcpu, info, error_code, 0);
 }
 
@@ -87,14 +131,6 @@ void vcpu_inject_pf(struct vcpu *vcpu, gva_t addr, u32 error_code)
 {
 	write_cr2(addr.v);
 	queue_exception(vcpu, VEC_PF, error_code);
-}
-
-/* IRET had unblocked NMIs before the access that exited faulted: block them again (SDM 28.2.3). */
-static void restore_nmi_blocking(void)
-{
-	u64 state = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
-
-	vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, state | INTERRUPTIBILITY_NMI);
 }
 
 void event_collect(struct vcpu *vcpu)
@@ -156,14 +192,17 @@ void exit_exception(struct vcpu *vcpu)
 		asm volatile("int $18" : : : "memory");
 		return;
 	}
+	/* IRET had unblocked NMIs before it faulted: block them again (SDM 28.2.3). */
 	if ((info & INTR_INFO_NMI_UNBLOCK) && vector != VEC_DF && !vcpu->event.info)
 		restore_nmi_blocking();
 	if (info & INTR_INFO_ERROR_CODE)
 		error_code = (u32)vmcs_read(VMCS_EXIT_INTR_ERROR);
 	if (type != INTR_TYPE_HW_EXCEPTION) {
 		event_queue(vcpu, type | vector, 0, (u32)vmcs_read(VMCS_EXIT_INSTR_LEN));
-		if (vector == VEC_DB) /* ICEBP */
+		if (vector == VEC_DB) { /* ICEBP */
 			reflect_debug(vcpu);
+			deliver_side_effects(vector);
+		}
 		return;
 	}
 	if (vector == VEC_DB)
@@ -191,6 +230,18 @@ static bool deliver_event(struct vcpu *vcpu)
 	vcpu->event.info = 0;
 	vcpu->injections++;
 	return true;
+}
+
+/*
+ * The trap after an emulated instruction comes before interrupts and NMIs (SDM 3A table 6-2), and
+ * an entry that injects one of these would drop it (27.7.3).
+ */
+static bool debug_trap_first(struct vcpu *vcpu)
+{
+	if (likely(!vcpu->debug_pending))
+		return false;
+	vcpu->debug_pending = vmcs_read(VMCS_GUEST_PENDING_DEBUG) & PENDING_DEBUG;
+	return vcpu->debug_pending;
 }
 
 static bool deliver_nmi(struct vcpu *vcpu, bool busy)
@@ -318,6 +369,7 @@ void event_deliver(struct vcpu *vcpu)
 {
 	bool late = notified(vcpu), busy = deliver_event(vcpu), waits;
 
+	busy |= debug_trap_first(vcpu);
 	if (unlikely(vcpu->nmi_pending || vcpu->nmi_window))
 		busy |= deliver_nmi(vcpu, busy);
 	waits = vcpu->proc2 & PROC2_VIRTUAL_INTERRUPT ? deliver_virtual(vcpu, busy)
@@ -330,7 +382,7 @@ void event_deliver(struct vcpu *vcpu)
 
 bool event_would_wake(struct vcpu *vcpu)
 {
-	if (vcpu->event.info || vcpu->nmi_pending)
+	if (vcpu->event.info || (vcpu->nmi_pending && vcpu->wake_on_nmi))
 		return true;
 	return vcpu->wake_on_irq && platform_irq_pending(vcpu) >= 0;
 }

@@ -190,6 +190,33 @@ u64 vcpu_tsc_to_host(const struct vcpu *vcpu, u64 guest)
 /* --- skipping an instruction ---------------------------------------------------------------------
  */
 
+/* What else happens at the end of an instruction. Apart, as hardly ever there is anything. */
+static __noinline void end_instruction(struct vcpu *vcpu, u64 shadow, u64 rflags, bool resume)
+{
+	if (shadow & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) {
+		vmcs_write(VMCS_GUEST_INTERRUPTIBILITY,
+			   shadow & ~(u64)(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS));
+		/* MOV SS may have hit a data breakpoint, which is reported now. */
+		vcpu->debug_pending = true;
+		/* An interrupt that the shadow held back can be delivered now. */
+		if (vcpu->irq_window || vcpu->nmi_window)
+			vcpu_request(vcpu, REQ_IRQ);
+	}
+	/*
+	 * RF is clear after an instruction, and set between the iterations of one (SDM 3B
+	 * 18.3.1.1): its breakpoint has been reported. EPT violations save it set (28.3.3).
+	 */
+	if (!!(rflags & RFLAGS_RF) != resume)
+		vmcs_write(VMCS_GUEST_RFLAGS, rflags ^ RFLAGS_RF);
+	/* Single-stepping counts the emulated instruction too: BS becomes pending (SDM 25.4.2),
+	 * unless DEBUGCTL.BTF asks for branches only. */
+	if ((rflags & RFLAGS_TF) && !(vmcs_read(VMCS_GUEST_DEBUGCTL) & BIT(1))) {
+		vmcs_write(VMCS_GUEST_PENDING_DEBUG,
+			   vmcs_read(VMCS_GUEST_PENDING_DEBUG) | BIT64(14));
+		vcpu->debug_pending = true;
+	}
+}
+
 void vcpu_skip_bytes(struct vcpu *vcpu, u64 length)
 {
 	u64 rip = vmcs_read(VMCS_GUEST_RIP);
@@ -201,18 +228,9 @@ void vcpu_skip_bytes(struct vcpu *vcpu, u64 length)
 	if (unlikely((rip ^ next) >> 32) && !(vmcs_read(VMCS_GUEST_CS_AR) & BIT(13)))
 		next = (u32)next;
 	vmcs_write(VMCS_GUEST_RIP, next);
-	if (unlikely(shadow & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS))) {
-		vmcs_write(VMCS_GUEST_INTERRUPTIBILITY,
-			   shadow & ~(u64)(INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS));
-		/* An interrupt that the shadow held back can be delivered now. */
-		if (vcpu->irq_window || vcpu->nmi_window)
-			vcpu_request(vcpu, REQ_IRQ);
-	}
-	/* Single-stepping counts the emulated instruction too: BS becomes pending (SDM 25.4.2),
-	 * unless DEBUGCTL.BTF asks for branches only. */
-	if (unlikely(rflags & RFLAGS_TF) && !(vmcs_read(VMCS_GUEST_DEBUGCTL) & BIT(1)))
-		vmcs_write(VMCS_GUEST_PENDING_DEBUG,
-			   vmcs_read(VMCS_GUEST_PENDING_DEBUG) | BIT64(14));
+	if (unlikely((shadow & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) ||
+		     (rflags & (RFLAGS_RF | RFLAGS_TF)) || !length))
+		end_instruction(vcpu, shadow, rflags, !length);
 }
 
 void vcpu_skip(struct vcpu *vcpu)

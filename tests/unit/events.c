@@ -262,12 +262,14 @@ static void test_software_exceptions(void **state)
 static void test_debug_exceptions(void **state)
 {
 	start();
-	fake_dr6 = 0xffff0ff0 | 0x2 | 0x8000; /* from before: B1 and BT */
+	fake_dr6 = 0xffff0ff0 | 0x2 | 0x8000; /* from before: B1 and BT, which stays (18.2.3) */
+	fake_vmcs[VMCS_GUEST_DEBUGCTL] = 2;   /* BTF ends with a debug exception */
 	fake_vmcs[VMCS_EXIT_INTR_INFO] = VALID | HARDWARE | 1;
 	fake_vmcs[VMCS_EXIT_QUALIFICATION] = 0x4005; /* BS, B2, B0 */
 	fake_vmcs[VMCS_GUEST_DR7] = 0x2400 | 1;	     /* GD */
 	exit_exception(&vcpu);
-	assert_int_equal(fake_dr6, 0xffff0ff0 | 0x4005);
+	assert_int_equal(fake_dr6, 0xffff0ff0 | 0xc005);
+	assert_int_equal(fake_vmcs[VMCS_GUEST_DEBUGCTL], 0);
 	assert_int_equal(fake_vmcs[VMCS_GUEST_DR7], 0x0400 | 1);
 	assert_int_equal(fake_vmcs[VMCS_GUEST_PENDING_DEBUG], 0);
 	assert_int_equal(entry(), VALID | HARDWARE | 1);
@@ -280,7 +282,79 @@ static void test_debug_exceptions(void **state)
 	assert_int_equal(fake_vmcs[VMCS_GUEST_PENDING_DEBUG], 0x4000);
 }
 
+/* SDM 3B 18.3.1.1: faults push RF = 1, so that a breakpoint on the instruction is not hit twice. */
+static void test_resume_flag(void **state)
+{
+	static const u8 faults[] = {0, 5, 6, 7, 10, 11, 12, 13, 14, 16, 17, 19, 20, 21};
+
+	for (unsigned int vector = 0; vector < 22; vector++) {
+		bool fault = memchr(faults, (int)vector, sizeof(faults)) != NULL;
+
+		start();
+		vcpu_inject(&vcpu, (u8)vector);
+		assert_int_equal(fake_vmcs[VMCS_GUEST_RFLAGS],
+				 RFLAGS_IF | 2 | (fault ? RFLAGS_RF : 0));
+	}
+	/* An abort. */
+	start();
+	vcpu_inject(&vcpu, 13);
+	fake_vmcs[VMCS_GUEST_RFLAGS] = 2;
+	vcpu_inject(&vcpu, 13);
+	assert_int_equal(fake_vmcs[VMCS_GUEST_RFLAGS], 2);
+	assert_int_equal(entry(), VALID | HARDWARE | ERROR_CODE | 8);
+}
+
+/* The trap after an emulated instruction comes before interrupts and NMIs, which would drop it. */
+static void test_debug_trap_first(void **state)
+{
+	static const u32 pending[] = {0x4000, 0x1001};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(pending); i++) {
+		start();
+		vcpu.debug_pending = true;
+		fake_vmcs[VMCS_GUEST_PENDING_DEBUG] = pending[i];
+		irq_vector = 0x40;
+		assert_int_equal(entry(), 0);
+		assert_int_equal(vcpu.proc & IRQ_WINDOW, IRQ_WINDOW);
+		vcpu.nmi_pending = true;
+		assert_int_equal(entry(), 0);
+		assert_int_equal(vcpu.proc & NMI_WINDOW, NMI_WINDOW);
+		/* It has been delivered. */
+		fake_vmcs[VMCS_GUEST_PENDING_DEBUG] = 0;
+		assert_int_equal(entry(), VALID | NMI | 2);
+		assert_int_equal(entry(), VALID | EXTINT | 0x40);
+		assert_false(vcpu.debug_pending);
+	}
+	/* With virtual-interrupt delivery only ExtINT is injected. */
+	start();
+	vcpu.proc2 = PROC2_VIRTUAL_INTERRUPT;
+	vcpu.debug_pending = true;
+	fake_vmcs[VMCS_GUEST_PENDING_DEBUG] = 0x4000;
+	irq_extint = true;
+	assert_int_equal(entry(), 0);
+	assert_int_equal(vcpu.proc & IRQ_WINDOW, IRQ_WINDOW);
+	/* A breakpoint that is not enabled is noted, but is no exception. */
+	start();
+	vcpu.debug_pending = true;
+	fake_vmcs[VMCS_GUEST_PENDING_DEBUG] = 0x0002;
+	irq_vector = 0x40;
+	assert_int_equal(entry(), VALID | EXTINT | 0x40);
+}
+
 /* --- events that an exit cut short ------------------------------------------------------------ */
+
+/* An exception takes the place of an NMI that was being delivered: NMIs stay blocked until IRET. */
+static void test_fault_during_nmi(void **state)
+{
+	start();
+	fake_vmcs[VMCS_IDT_VECTORING_INFO] = VALID | NMI | 2;
+	fake_vmcs[VMCS_GUEST_INTERRUPTIBILITY] = 8;
+	event_collect(&vcpu);
+	assert_int_equal(fake_vmcs[VMCS_GUEST_INTERRUPTIBILITY], 0);
+	vcpu_inject_pf(&vcpu, gva(0x1000), 2);
+	assert_int_equal(fake_vmcs[VMCS_GUEST_INTERRUPTIBILITY], 8);
+	assert_int_equal(entry(), VALID | HARDWARE | ERROR_CODE | 14);
+}
 
 static void test_reinjection(void **state)
 {
@@ -526,6 +600,8 @@ static void test_wake(void **state)
 	irq_vector = -1;
 	assert_false(event_would_wake(&vcpu));
 	vcpu.nmi_pending = true;
+	assert_false(event_would_wake(&vcpu)); /* HLT in an NMI handler */
+	vcpu.wake_on_nmi = true;
 	assert_true(event_would_wake(&vcpu));
 	start();
 	vcpu_inject(&vcpu, 3);
@@ -546,7 +622,10 @@ int main(void)
 		cmocka_unit_test(test_benign_first),
 		cmocka_unit_test(test_software_exceptions),
 		cmocka_unit_test(test_debug_exceptions),
+		cmocka_unit_test(test_resume_flag),
+		cmocka_unit_test(test_debug_trap_first),
 		cmocka_unit_test(test_reinjection),
+		cmocka_unit_test(test_fault_during_nmi),
 		cmocka_unit_test(test_nmi_unblocked_by_iret),
 		cmocka_unit_test(test_nmi),
 		cmocka_unit_test(test_interrupts),
