@@ -28,8 +28,11 @@ static u64 read_gpr(struct vcpu *vcpu, unsigned int index)
 {
 	u64 value = index == RSP ? vmcs_read(VMCS_GUEST_RSP) : vcpu->gpr[index];
 
-	/* Outside 64-bit mode MOV to CR uses 32 bits. */
-	return vcpu->entry_controls & ENTRY_IA32E && (vmcs_read(VMCS_GUEST_CS_AR) & BIT(13))
+	/*
+	 * Outside 64-bit mode MOV to CR uses 32 bits. EFER says which mode: the guest switches it
+	 * without an exit, and vcpu->entry_controls does not follow.
+	 */
+	return (vmcs_read(VMCS_GUEST_EFER) & EFER_LMA) && (vmcs_read(VMCS_GUEST_CS_AR) & BIT(13))
 		       ? value
 		       : (u32)value;
 }
