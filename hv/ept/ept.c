@@ -233,7 +233,7 @@ int ept_map(struct ept_view *view, gpa_t from, hpa_t to, u64 bytes, u64 perms,
 			 .from = from.v,
 			 .end = from.v + bytes,
 			 .to = to.v,
-			 .attrs = perms | (u64)type << EPTE_TYPE_SHIFT | EPTE_MAPPED};
+			 .attrs = epte_attrs(perms, type)};
 
 	if (!range_ok(from, bytes) || !perms_ok(view, perms) || !type_ok(type))
 		return ERR_INVAL;
@@ -264,8 +264,7 @@ static u64 *slot_for(struct ept_view *view, u64 at, unsigned int level, int *err
 int ept_fill(struct ept_view *view, gpa_t at, hpa_t to, u64 bytes, u64 perms, enum ept_memtype type)
 {
 	unsigned int level = bytes == PAGE_SIZE ? 1 : bytes == SIZE_2M ? 2 : 3;
-	u64 attrs =
-		perms | (u64)type << EPTE_TYPE_SHIFT | EPTE_MAPPED | (level > 1 ? EPTE_LARGE : 0);
+	u64 attrs = epte_attrs(perms, type) | (level > 1 ? EPTE_LARGE : 0);
 	u64 *slot;
 	int err;
 

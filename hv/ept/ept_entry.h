@@ -63,6 +63,17 @@ static inline unsigned int ept_index(u64 at, unsigned int level)
 	return at >> ept_shift(level) & (EPT_ENTRIES - 1);
 }
 
+/*
+ * The attributes of a leaf. Write-back memory is that whatever the guest's PAT says: Umbra reaches
+ * the same frames by write-back mappings, and processors without self-snoop would let an uncached
+ * read pass by a dirty line, to what the frame's last owner left (SDM 12.12.4).
+ */
+static inline u64 epte_attrs(u64 perms, enum ept_memtype type)
+{
+	return perms | (u64)type << EPTE_TYPE_SHIFT | EPTE_MAPPED |
+	       (type == EPT_WB ? EPTE_IGNORE_PAT : 0);
+}
+
 static inline bool epte_is_leaf(u64 e)
 {
 	return e & EPTE_MAPPED;

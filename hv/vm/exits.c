@@ -62,15 +62,18 @@ static void exit_hlt(struct vcpu *vcpu)
 	if (unlikely(rflags & RFLAGS_TF) && vmcs_read(VMCS_GUEST_PENDING_DEBUG))
 		return;
 	vcpu->wake_on_irq = rflags & RFLAGS_IF;
+	vcpu->wake_on_nmi = !(vmcs_read(VMCS_GUEST_INTERRUPTIBILITY) & INTERRUPTIBILITY_NMI);
 	vcpu->state = VCPU_HALTED;
 	vcpu_request(vcpu, REQ_IRQ);
 }
 
 static void exit_invd(struct vcpu *vcpu)
 {
-	/* Dropping dirty lines of everybody else is out of the question; write them back instead.
+	/*
+	 * WBINVD too. Nobody can see whether a guest's lines are in the cache or in memory: its RAM
+	 * is write-back (hv/ept), and it has no device that reads memory. Done for real it would
+	 * drop others' lines (INVD) or stop the CPU for milliseconds, as often as the guest likes.
 	 */
-	wbinvd();
 	vcpu_skip(vcpu);
 }
 

@@ -115,11 +115,12 @@ static void test_entry_bits(void **state)
 	start(F_1G | F_XO, 16);
 	assert_int_equal(view.eptp, view.root.v | 0x1e); /* WB, 4 levels, no A/D */
 	assert_int_equal(map(0x1000, 0xabcdef000, 0x1000, EPT_RWX), 0);
-	assert_int_equal(entry_at(0x1000), 0xabcdef000 | 0x837);
+	/* Write-back leaves ignore the guest's PAT (bit 6). */
+	assert_int_equal(entry_at(0x1000), 0xabcdef000 | 0x877);
 	assert_int_equal(map(SIZE_2M, 0x12200000, SIZE_2M, EPT_R | EPT_W), 0);
-	assert_int_equal(entry_at(SIZE_2M), 0x12200000 | 0x8b3);
+	assert_int_equal(entry_at(SIZE_2M), 0x12200000 | 0x8f3);
 	assert_int_equal(map(SIZE_1G, 0xfc0000000, SIZE_1G, EPT_R | EPT_X), 0);
-	assert_int_equal(entry_at(SIZE_1G), 0xfc0000000 | 0x8b5);
+	assert_int_equal(entry_at(SIZE_1G), 0xfc0000000 | 0x8f5);
 	assert_int_equal(ept_map(&view, gpa(0xfee00000), hpa(0xfee00000), 0x1000, EPT_R, EPT_UC),
 			 0);
 	assert_int_equal(entry_at(0xfee00000), 0xfee00000 | 0x801);
@@ -142,7 +143,7 @@ static void test_entry_bits(void **state)
 	start(F_AD | F_MBEC, 16);
 	assert_int_equal(view.eptp, view.root.v | 0x5e);
 	assert_int_equal(map(0, 0x4000, 0x1000, EPT_R | EPT_XU), 0);
-	assert_int_equal(entry_at(0), 0x4000 | 0xc31);
+	assert_int_equal(entry_at(0), 0x4000 | 0xc71);
 	pml4 = phys_to_ptr(view.root);
 	assert_int_equal(pml4[0] & 0xfff, 0x407);
 	finish();
@@ -300,7 +301,7 @@ static void test_split(void **state)
 
 	start(F_1G | F_AD, 2);
 	assert_int_equal(map(0, SIZE_1G, SIZE_1G, EPT_RWX), 0);
-	*hw_walk(view.eptp, 0, false, false).entry |= 0x300 | 0x40; /* A, D, ignore PAT */
+	*hw_walk(view.eptp, 0, false, false).entry |= 0x300; /* A, D */
 	assert_int_equal(view.reserve_count, 1);
 	assert_int_equal(ept_protect(&view, gpa(0x5000), 0x1000, EPT_R), ERR_NOMEM);
 	assert_int_equal(shift_at(0x5000), 30);
@@ -332,7 +333,7 @@ static void test_merge(void **state)
 	assert_int_equal(view.generation, 3);
 	assert_int_equal(view.limbo_count, 2);
 	assert_int_equal(view.reserve_count, 597);
-	assert_int_equal(entry_at(0), SIZE_1G + 0x8b7);
+	assert_int_equal(entry_at(0), SIZE_1G + 0x8f7);
 	ept_sync(&view, 0, 4);
 	assert_int_equal(view.limbo_count, 0);
 	assert_int_equal(view.reserve_count, 599);
@@ -435,15 +436,15 @@ static void test_map_over_dirty(void **state)
 	assert_int_equal(map(0, 0x4000, 0x1000, EPT_R | EPT_W), 0);
 	assert_true(hw_write(view.eptp, 0));
 	assert_int_equal(map(0, 0x4000, 0x1000, EPT_R | EPT_W), 0); /* no change: D stays */
-	assert_int_equal(entry_at(0), 0x4000 | 0xb33);
+	assert_int_equal(entry_at(0), 0x4000 | 0xb73);
 	assert_int_equal(view.generation, 1);
 	assert_int_equal(map(0, 0x4000, 0x1000, EPT_RWX), 0);
-	assert_int_equal(entry_at(0), 0x4000 | 0x837);
+	assert_int_equal(entry_at(0), 0x4000 | 0x877);
 	assert_int_equal(view.generation, 2);
 	assert_int_equal(ept_protect(&view, gpa(0), 0x1000, EPT_RWX), 0);
 	assert_true(hw_write(view.eptp, 0));
 	assert_int_equal(ept_protect(&view, gpa(0), 0x1000, EPT_R), 0);
-	assert_int_equal(entry_at(0), 0x4000 | 0xb31); /* protect keeps A and D */
+	assert_int_equal(entry_at(0), 0x4000 | 0xb71); /* protect keeps A and D */
 	finish();
 }
 
