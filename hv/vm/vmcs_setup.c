@@ -211,6 +211,11 @@ void vcpu_state_reset(struct vcpu *vcpu, bool init)
 	write_dr3(0);
 	write_dr6(0xffff0ff0);
 	write_cr2(0);
+	/*
+	 * Paging went off without a MOV to CR0, and a restarted VM has its predecessor's VPID:
+	 * nothing that was cached may be used, global translations included (SDM 29.4.3.3).
+	 */
+	vmx_invvpid_single((u16)vmcs_read(VMCS_VPID));
 	if (init)
 		return;
 	/* What INIT leaves alone. */
