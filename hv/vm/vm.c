@@ -129,6 +129,18 @@ static int create_vcpus(struct vm *vm)
 	return platform_create(vm);
 }
 
+/*
+ * All but the lock of the devices: a CPU with console input may hold it, or wait for it, while the
+ * VM restarts (console.c, platform_console_input()).
+ */
+static void clear(struct vm *vm)
+{
+	size_t before = offsetof(struct vm, dev_lock), after = before + sizeof(vm->dev_lock);
+
+	memset(vm, 0, before);
+	memset((u8 *)vm + after, 0, sizeof(*vm) - after);
+}
+
 /* life_lock held. False: the VM could not be started; it counts as ended with a fault. */
 static bool start_vm(u32 id)
 {
@@ -136,7 +148,7 @@ static bool start_vm(u32 id)
 	u32 restarts = vm->restarts;
 	int err;
 
-	memset(vm, 0, sizeof(*vm));
+	clear(vm);
 	vm->id = id;
 	vm->config = &vm_boot->vm[id];
 	vm->vcpu_count = vm->config->vcpus;
