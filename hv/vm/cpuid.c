@@ -55,8 +55,10 @@
 #define L7C_WAITPKG    BIT(5)
 #define L7C_RDPID      BIT(22)
 /* AVX512_VBMI UMIP VBMI2 GFNI VAES VPCLMULQDQ VNNI BITALG VPOPCNTDQ CLDEMOTE */
-#define L7C_PASS 0x02005f46u
-#define L7D_PASS 0x0000011cu /* AVX512_4VNNIW 4FMAPS FSRM VP2INTERSECT */
+#define L7C_PASS   0x02005f46u
+#define L7C_AVX512 0x00005842u /* VBMI VBMI2 VNNI BITALG VPOPCNTDQ */
+#define L7D_AVX512 0x0000010cu /* 4VNNIW 4FMAPS VP2INTERSECT */
+#define L7D_PASS   0x0000011cu /* AVX512_4VNNIW 4FMAPS FSRM VP2INTERSECT */
 
 /* Leaf 0x80000001: LAHF LZCNT PREFETCHW; SYSCALL NX 1-GByte pages LM. */
 #define E1C_PASS   0x121u
@@ -117,9 +119,14 @@ static void compute_leaf7(void)
 {
 	u32 ebx_pass = L7B_PASS;
 	u32 ecx_pass = L7C_PASS;
+	u32 edx_pass = L7D_PASS;
 
-	if ((xcr0_allowed & 0xe0) == 0xe0)
+	if ((xcr0_allowed & 0xe0) == 0xe0) {
 		ebx_pass |= L7B_AVX512;
+	} else {
+		ecx_pass &= ~L7C_AVX512;
+		edx_pass &= ~L7D_AVX512;
+	}
 	if (vmx_has(FEAT_INVPCID))
 		ebx_pass |= L7B_INVPCID;
 	if (vmx_has(FEAT_RDTSCP))
@@ -130,7 +137,7 @@ static void compute_leaf7(void)
 	leaf7.eax = 0;
 	leaf7.ebx = (leaf7.ebx & ebx_pass) | L7B_TSC_ADJUST;
 	leaf7.ecx &= ecx_pass;
-	leaf7.edx &= L7D_PASS;
+	leaf7.edx &= edx_pass;
 }
 
 static void compute_extended(void)
@@ -146,6 +153,9 @@ static void compute_extended(void)
 	extended[5] = (struct cpuid_regs){0};
 	extended[7] = (struct cpuid_regs){.edx = extended[7].edx & BIT(8)}; /* invariant TSC */
 	extended[8] = (struct cpuid_regs){.eax = extended[8].eax & 0xffff};
+	/* 57 linear-address bits where there is 5-level paging, which guests do not get. */
+	if (extended[8].eax >> 8 > 48)
+		extended[8].eax = (extended[8].eax & 0xff) | 48 << 8;
 }
 
 void cpuid_policy_init(void)
