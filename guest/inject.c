@@ -360,6 +360,8 @@ static void test_inject_refusals(void)
 		{INJECT_HARDWARE | 32, 0, 0, "hardware exception 32"},
 		{INJECT_HARDWARE | VEC_GP, 0, 0, "#GP without error code"},
 		{INJECT_HARDWARE | INJECT_CODE | VEC_UD, 0, 0, "#UD with error code"},
+		{INJECT_HARDWARE | INJECT_CODE | 21, 0, 0, "#CP"},
+		{INJECT_HARDWARE | 21, 0, 0, "#CP without error code"},
 		{INJECT_HARDWARE | INJECT_CODE | VEC_GP, 0x10000, 0, "error code bit 16"},
 		{INJECT_SOFT_INT | INJECT_CODE | 13, 0, 2, "INT n with error code"},
 		{INJECT_SOFT_INT | 0x77, 0, 16, "length 16"},

@@ -25,7 +25,7 @@ static s64 hc_yield(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 
 #define ERROR_CODE_VECTORS                                                                   \
 	(BIT(VEC_DF) | BIT(VEC_TS) | BIT(VEC_NP) | BIT(VEC_SS) | BIT(VEC_GP) | BIT(VEC_PF) | \
-	 BIT(VEC_AC) | BIT(VEC_CP))
+	 BIT(VEC_AC))
 
 /* What VM entry would refuse (SDM 27.2.1.3) is refused here. */
 static s64 hc_inject(struct vcpu *vcpu, u64 a, u64 b, u64 c)
@@ -45,6 +45,9 @@ static s64 hc_inject(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 	if (type == INTR_TYPE_NMI && vector != VEC_NMI)
 		return HC_EINVAL;
 	if (type == INTR_TYPE_HW_EXCEPTION && (vector > 31 || vector == VEC_NMI))
+		return HC_EINVAL;
+	/* Whether #CP has an error code depends on the processor; no guest has CET. */
+	if (type == INTR_TYPE_HW_EXCEPTION && vector == VEC_CP)
 		return HC_EINVAL;
 	if (has_error != (type == INTR_TYPE_HW_EXCEPTION && wants_error))
 		return HC_EINVAL;
