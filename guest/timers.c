@@ -27,9 +27,15 @@
 
 static u32 cpu_count;
 
+/* A measurement may be half a per cent off; Umbra says what it is. */
+static u64 khz(void)
+{
+	return umbra_present() ? cpuid(UMBRA_CPUID_TIMING, 0).eax : tsc_khz();
+}
+
 static u64 us(u64 n)
 {
-	return n * tsc_khz() / 1000;
+	return n * khz() / 1000;
 }
 
 /* `got` is `want` to one per cent and what one wake-up may cost (20,000 instructions in Bochs). */
@@ -71,7 +77,7 @@ static u64 timer_khz(void)
 
 static u64 timer_to_tsc(u64 ticks)
 {
-	return ticks * tsc_khz() / timer_khz();
+	return ticks * khz() / timer_khz();
 }
 
 static u32 timer_ticks(u64 microseconds)
@@ -172,7 +178,7 @@ static void test_periodic(void)
 {
 	u32 hits;
 
-	check_periodic(100, 3000);
+	check_periodic(250, 3000);
 	check_periodic(1000, 100);
 	irq_clear();
 	lapic_write(LAPIC_TIMER_ICR, timer_ticks(500));
@@ -352,7 +358,7 @@ static void test_deadline(void)
 
 static void check_rate(unsigned int vector, u32 n, u64 hz_times_1000, const char *what)
 {
-	u64 start, took, want = n * tsc_khz() * 1000000 / hz_times_1000;
+	u64 start, took, want = n * khz() * 1000000 / hz_times_1000;
 	bool came;
 
 	busy(50); /* what is left of an earlier test */
@@ -383,8 +389,9 @@ static void test_pit(void)
 	check_rate(VEC_PIT, 200, PIT_HZ * 1000 / count, "PIT mode 2 through the IOAPIC");
 	pit_start(0, 3, (u16)(2 * count));
 	check_rate(VEC_PIT, 100, PIT_HZ * 500 / count, "PIT mode 3");
-	pit_start(0, 2, 120);
-	check_rate(VEC_PIT, 2000, PIT_HZ * 1000 / 120, "PIT at 10 kHz");
+	/* Each interrupt costs some thousand instructions in Bochs, where there are 50 to a us. */
+	pit_start(0, 2, 597);
+	check_rate(VEC_PIT, 1000, PIT_HZ * 1000 / 597, "PIT at 2 kHz");
 	/* One-shot modes. */
 	pit_start(0, 0, 1193);
 	busy(50);
@@ -428,7 +435,7 @@ static void test_pit_readback(void)
 	a = pit_latched(2);
 	delay_us(2000);
 	b = pit_latched(2);
-	real_ok(about((a - b) * tsc_khz() * 1000 / PIT_HZ, us(2000)) || b > a,
+	real_ok(about((a - b) * khz() * 1000 / PIT_HZ, us(2000)) || b > a,
 		"PIT: counts at 1.193182 MHz (%u in 2 ms)", a - b);
 	outb(0x43, 0xe8); /* read back: status of channel 2 */
 	status = inb(0x42);
@@ -497,8 +504,8 @@ static void test_rtc(void)
 	ioapic_set(8, VEC_RTC);
 	cmos_read(0x0c); /* an edge needs the line low first */
 	check_rate(VEC_RTC, 200, 1024000, "RTC at 1024 Hz through the IOAPIC");
-	cmos_write(0x0a, (a & 0xf0) | 3);
-	check_rate(VEC_RTC, 2000, 8192000, "RTC at 8192 Hz");
+	cmos_write(0x0a, (a & 0xf0) | 5);
+	check_rate(VEC_RTC, 1000, 2048000, "RTC at 2048 Hz");
 	cmos_write(0x0b, (b & 0x0f) | 0x10);
 	check_rate(VEC_RTC, 1, 1000, "RTC update interrupt");
 	cmos_write(0x0b, b & 0x0f);
@@ -657,7 +664,8 @@ static void test_tsc(void)
 void guest_main(void)
 {
 	cpu_count = smp_start();
-	tsc_khz(); /* measures */
+	tap_ok(khz() * 99 / 100 < tsc_khz() && tsc_khz() < khz() * 102 / 100,
+	       "TSC at %lu kHz, measured %lu", khz(), tsc_khz());
 	irq_record(VEC_TIMER);
 	irq_record(VEC_PIT);
 	irq_record_nmi();
