@@ -163,18 +163,22 @@ void vcpu_request(struct vcpu *vcpu, u32 requests)
 
 void vcpu_post_irq(struct vcpu *vcpu, u8 vector)
 {
+	bool notify;
+
 	__atomic_or_fetch(&vcpu->posted->pir[vector / 64], BIT64(vector % 64), __ATOMIC_SEQ_CST);
-	/*
-	 * Hardware that processes posted interrupts takes the vector without an exit if the vCPU is
-	 * in guest mode; the request makes sure of it if it is not (or leaves just now).
-	 */
-	if ((vcpu->pin & PIN_POSTED_INTERRUPTS) && vcpu->cpu != this_cpu()->index) {
-		__atomic_or_fetch(&vcpu->requests, REQ_IRQ, __ATOMIC_SEQ_CST);
-		if (!(__atomic_fetch_or(&vcpu->posted->control, 1, __ATOMIC_SEQ_CST) & 1))
-			sched_notify(vcpu);
+	if (!(vcpu->pin & PIN_POSTED_INTERRUPTS) || vcpu->cpu == this_cpu()->index) {
+		vcpu_request(vcpu, REQ_IRQ);
 		return;
 	}
-	vcpu_request(vcpu, REQ_IRQ);
+	/*
+	 * Hardware that processes posted interrupts takes the vector without an exit if the vCPU is
+	 * in guest mode; the request makes sure of it if it is not (or leaves just now). It comes
+	 * after ON: whoever serves it must clear ON, or nobody would notify the next time.
+	 */
+	notify = !(__atomic_fetch_or(&vcpu->posted->control, 1, __ATOMIC_SEQ_CST) & 1);
+	__atomic_or_fetch(&vcpu->requests, REQ_IRQ, __ATOMIC_SEQ_CST);
+	if (notify)
+		sched_notify(vcpu);
 }
 
 u64 vcpu_tsc(const struct vcpu *vcpu)
