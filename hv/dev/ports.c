@@ -245,7 +245,8 @@ static __noinline void uart_out(struct vm *vm, u16 port, u8 v)
 
 	spin_lock(&vm->dev_lock);
 	byte = vuart_write(&p->uart, port & 7, v);
-	platform_update_uart(p);
+	if (p->uart.ier || p->uart_line)
+		platform_update_uart(p);
 	spin_unlock(&vm->dev_lock);
 	if (byte >= 0)
 		console_put(vm, (u8)byte);

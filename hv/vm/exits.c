@@ -100,24 +100,37 @@ static __noinline void exit_port_in(struct vcpu *vcpu, u16 port, unsigned int si
 		vcpu->gpr[RAX] = value;
 }
 
+static inline void access_port(struct vcpu *vcpu, u64 q)
+{
+	unsigned int size = (q & 7) + 1;
+	u16 port = (u16)(q >> 16);
+
+	if (q & BIT(3))
+		exit_port_in(vcpu, port, size);
+	else
+		platform_port_out(vcpu, port, size, (u32)vcpu->gpr[RAX]);
+}
+
+static __noinline void access_watched_port(struct vcpu *vcpu, u64 q)
+{
+	vcpu_match_io_breakpoints(vcpu, (u16)(q >> 16), (q & 7) + 1);
+	access_port(vcpu, q);
+}
+
 static void exit_io(struct vcpu *vcpu)
 {
 	u64 q = vmcs_read(VMCS_EXIT_QUALIFICATION);
-	unsigned int size = (q & 7) + 1;
-	u16 port = (u16)(q >> 16);
 
 	if (unlikely(q & BIT(4))) {
 		exit_string_io(vcpu, q);
 		return;
 	}
 	/* First past the instruction: the access may end the VM or move the guest's world. */
-	vcpu_skip(vcpu);
+	skip_instruction(vcpu);
 	if (unlikely(vcpu->io_breakpoints))
-		vcpu_match_io_breakpoints(vcpu, port, size);
-	if (q & BIT(3))
-		exit_port_in(vcpu, port, size);
+		access_watched_port(vcpu, q);
 	else
-		platform_port_out(vcpu, port, size, (u32)vcpu->gpr[RAX]);
+		access_port(vcpu, q);
 }
 
 static void exit_tpr_below_threshold(struct vcpu *vcpu)

@@ -6,6 +6,7 @@
 #include "vm/platform.h"
 #include "vm/vm.h"
 #include "vmx/vmx.h"
+#include "x86/regs.h"
 
 /* --- vmcs_setup.c: a VMCS from nothing, and a vCPU's architectural states --------------------- */
 
@@ -57,6 +58,32 @@ void exit_task_switch(struct vcpu *vcpu);		   /* task_switch.c */
 
 /* After an emulated I/O instruction, if vcpu->io_breakpoints: makes a matching #DB pending. */
 void vcpu_match_io_breakpoints(struct vcpu *vcpu, u16 port, unsigned int size);
+
+/* What the end of an instruction, or of an iteration of one (resume), does besides moving RIP. */
+void vcpu_instruction_effects(struct vcpu *vcpu, u64 shadow, u64 rflags, bool resume);
+
+/* vcpu_skip_bytes(), for inlining: hardly ever there is more to it than the new RIP. */
+static inline void end_instruction(struct vcpu *vcpu, u64 length, bool resume)
+{
+	u64 rip = vmcs_read(VMCS_GUEST_RIP), next = rip + length;
+	u64 shadow = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
+	u64 rflags = vmcs_read(VMCS_GUEST_RFLAGS);
+
+	/* RIP wraps at 4 GiB outside 64-bit mode; look only when it could have crossed. */
+	if (unlikely((rip ^ next) >> 32) && !(vmcs_read(VMCS_GUEST_CS_AR) & BIT(13)))
+		next = (u32)next;
+	vmcs_write(VMCS_GUEST_RIP, next);
+	if (unlikely((shadow & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) |
+		     (rflags & (RFLAGS_RF | RFLAGS_TF))) ||
+	    resume)
+		vcpu_instruction_effects(vcpu, shadow, rflags, resume);
+}
+
+/* vcpu_skip(), for handlers that stay short without a call. */
+static inline void skip_instruction(struct vcpu *vcpu)
+{
+	end_instruction(vcpu, vmcs_read(VMCS_EXIT_INSTR_LEN), false);
+}
 
 /* The guest is at CPL 0 (SS.DPL). */
 bool vcpu_cpl0(const struct vcpu *vcpu);

@@ -194,8 +194,7 @@ u64 vcpu_tsc_to_host(const struct vcpu *vcpu, u64 guest)
 /* --- skipping an instruction ---------------------------------------------------------------------
  */
 
-/* What else happens at the end of an instruction. Apart, as hardly ever there is anything. */
-static __noinline void end_instruction(struct vcpu *vcpu, u64 shadow, u64 rflags, bool resume)
+void vcpu_instruction_effects(struct vcpu *vcpu, u64 shadow, u64 rflags, bool resume)
 {
 	if (shadow & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) {
 		vmcs_write(VMCS_GUEST_INTERRUPTIBILITY,
@@ -223,23 +222,12 @@ static __noinline void end_instruction(struct vcpu *vcpu, u64 shadow, u64 rflags
 
 void vcpu_skip_bytes(struct vcpu *vcpu, u64 length)
 {
-	u64 rip = vmcs_read(VMCS_GUEST_RIP);
-	u64 next = rip + length;
-	u64 shadow = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
-	u64 rflags = vmcs_read(VMCS_GUEST_RFLAGS);
-
-	/* RIP wraps at 4 GiB outside 64-bit mode; look only when it could have crossed. */
-	if (unlikely((rip ^ next) >> 32) && !(vmcs_read(VMCS_GUEST_CS_AR) & BIT(13)))
-		next = (u32)next;
-	vmcs_write(VMCS_GUEST_RIP, next);
-	if (unlikely((shadow & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) ||
-		     (rflags & (RFLAGS_RF | RFLAGS_TF)) || !length))
-		end_instruction(vcpu, shadow, rflags, !length);
+	end_instruction(vcpu, length, !length);
 }
 
 void vcpu_skip(struct vcpu *vcpu)
 {
-	vcpu_skip_bytes(vcpu, vmcs_read(VMCS_EXIT_INSTR_LEN));
+	skip_instruction(vcpu);
 }
 
 bool vcpu_cpl0(const struct vcpu *vcpu)

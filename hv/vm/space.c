@@ -99,17 +99,22 @@ int space_init(struct vm *vm, u64 ram_bytes)
 
 void space_destroy(struct vm *vm)
 {
+	frame_owner_t owner = (frame_owner_t)(FRAME_VM_BASE + vm->id);
 	struct space *space = &vm->space;
 
 	for (u32 i = 0; i < space->region_count; i++) {
 		struct region *region = &space->region[i];
 
-		if (region->chunks)
-			heap_free(region->chunks, chunk_count(region) * sizeof(hpa_t));
+		if (!region->chunks)
+			continue;
+		/* By chunk: a search through all frames would keep this CPU's other VMs waiting. */
+		for (u64 c = 0; c < chunk_count(region); c++)
+			if (region->chunks[c].v)
+				frame_free(owner, region->chunks[c], SIZE_2M);
+		heap_free(region->chunks, chunk_count(region) * sizeof(hpa_t));
 	}
 	if (space->view.eptp)
 		ept_view_destroy(&space->view);
-	frame_free_all((frame_owner_t)(FRAME_VM_BASE + vm->id));
 	memset(space, 0, sizeof(*space));
 }
 
@@ -121,7 +126,7 @@ int space_add_mmio(struct vm *vm, gpa_t base, u64 bytes, u32 device)
 	return insert_region(&vm->space, &region);
 }
 
-const struct region *space_find(const struct space *space, gpa_t at)
+static inline const struct region *find(const struct space *space, gpa_t at)
 {
 	for (u32 i = 0; i < space->region_count; i++) {
 		const struct region *region = &space->region[i];
@@ -130,6 +135,11 @@ const struct region *space_find(const struct space *space, gpa_t at)
 			return region;
 	}
 	return NULL;
+}
+
+const struct region *space_find(const struct space *space, gpa_t at)
+{
+	return find(space, at);
 }
 
 u64 space_perms(const struct space *space, gpa_t at)
@@ -394,23 +404,21 @@ int space_discard(struct vm *vm, gpa_t base, u64 bytes)
 /* --- the door to guest memory --------------------------------------------------------------------
  */
 
-/* Host pointer to as much of [at, at + len) as is contiguous; *len is shortened. NULL: not RAM. */
-static u8 *ram_pointer(struct vm *vm, gpa_t at, size_t *len)
+/* Host pointer to the byte; *left: so many from there on are contiguous. NULL: not RAM. */
+static inline u8 *ram_pointer(struct vm *vm, gpa_t at, size_t *left)
 {
-	const struct region *region = space_find(&vm->space, at);
-	u64 offset, left;
+	const struct region *region = find(&vm->space, at);
 
-	if (!region || region->kind != REGION_RAM)
+	*left = 0;
+	if (unlikely(!region || region->kind != REGION_RAM))
 		return NULL;
-	offset = at.v - region->base.v;
-	left = SIZE_2M - offset % SIZE_2M;
-	*len = MIN(*len, left);
+	*left = SIZE_2M - (at.v - region->base.v) % SIZE_2M;
 	return phys_to_ptr(ram_frame(region, at));
 }
 
 static bool all_ram(struct vm *vm, gpa_t from, size_t len)
 {
-	const struct region *region = space_find(&vm->space, from);
+	const struct region *region = find(&vm->space, from);
 
 	if (!len)
 		return true;
@@ -421,13 +429,18 @@ static bool all_ram(struct vm *vm, gpa_t from, size_t len)
 int guest_read(struct vm *vm, gpa_t from, void *to, size_t len)
 {
 	u8 *out = to;
+	size_t n;
+	const u8 *p = ram_pointer(vm, from, &n);
 
+	if (likely(p && len <= n)) {
+		memcpy(to, p, len);
+		return 0;
+	}
 	if (!all_ram(vm, from, len))
 		return ERR_FAULT;
 	while (len) {
-		size_t n = len;
-		const u8 *p = ram_pointer(vm, from, &n);
-
+		p = ram_pointer(vm, from, &n);
+		n = MIN(n, len);
 		memcpy(out, p, n);
 		out += n;
 		len -= n;
@@ -443,9 +456,10 @@ int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len)
 	if (!all_ram(vm, to, len))
 		return ERR_FAULT;
 	while (len) {
-		size_t n = len;
+		size_t n;
 		u8 *p = ram_pointer(vm, to, &n);
 
+		n = MIN(n, len);
 		memcpy(p, in, n);
 		in += n;
 		len -= n;
@@ -459,9 +473,10 @@ int guest_zero(struct vm *vm, gpa_t to, size_t len)
 	if (!all_ram(vm, to, len))
 		return ERR_FAULT;
 	while (len) {
-		size_t n = len;
+		size_t n;
 		u8 *p = ram_pointer(vm, to, &n);
 
+		n = MIN(n, len);
 		memset(p, 0, n);
 		len -= n;
 		to = gpa_add(to, n);
@@ -471,10 +486,10 @@ int guest_zero(struct vm *vm, gpa_t to, size_t len)
 
 int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value)
 {
-	size_t len = size;
-	const u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &len) : NULL;
+	size_t left; /* enough: aligned words do not cross pages */
+	const u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &left) : NULL;
 
-	if (!p || len < size)
+	if (!p)
 		return ERR_FAULT;
 	if (size == 4)
 		*value = __atomic_load_n((const u32 *)(const void *)p, __ATOMIC_RELAXED);
@@ -485,11 +500,11 @@ int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value)
 
 int guest_cmpxchg(struct vm *vm, gpa_t at, unsigned int size, u64 old, u64 new)
 {
-	size_t len = size;
-	u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &len) : NULL;
+	size_t left;
+	u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &left) : NULL;
 	bool done;
 
-	if (!p || len < size)
+	if (!p)
 		return ERR_FAULT;
 	switch (size) {
 	case 4: {

@@ -97,7 +97,7 @@ static int page_fault(const struct walk_state *state, unsigned int access, u32 w
 	return WALK_FAULT;
 }
 
-static u64 read_entry(struct vm *vm, gpa_t at, unsigned int entry_bytes)
+static inline u64 read_entry(struct vm *vm, gpa_t at, unsigned int entry_bytes)
 {
 	u64 value;
 
@@ -209,9 +209,11 @@ static u64 page_address(const struct path *path)
 int walk(struct vm *vm, const struct walk_state *state, gva_t at, unsigned int access,
 	 struct walk_result *out)
 {
-	struct path path = {.paging = paging_of(state)};
-	u64 linear = path.paging == PAGING_4LEVEL ? at.v : (u32)at.v;
+	struct path path;
+	u64 linear;
 
+	path.paging = paging_of(state);
+	linear = path.paging == PAGING_4LEVEL ? at.v : (u32)at.v;
 	if (path.paging == PAGING_NONE) {
 		out->addr = gpa(linear);
 		out->page_bytes = PAGE_SIZE;

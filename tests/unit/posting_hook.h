@@ -2,7 +2,7 @@
 #pragma once
 
 #include "host.h"
-#include "vm/internal.h"
+#include "vmx/vmx.h"
 #include "x86/asm.h"
 #define cpus machine_cpus /* some parameters are called like that */
 #include "x86/cpu.h"
@@ -14,3 +14,5 @@ extern __thread u32 fake_cpu;
 #define vmcs_read(field)	 (fake_vmcs[field])
 #define vmcs_write(field, value) ((void)(fake_vmcs[field] = (value)))
 #define this_cpu()		 (&machine_cpus[fake_cpu])
+
+#include "vm/internal.h"
