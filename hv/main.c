@@ -106,9 +106,8 @@ static void report_cpu(void)
 	if (family == 15)
 		family += id >> 20 & 0xff;
 	log_info("%s (family %u model %u stepping %u)", brand, family, model, id & 0xf);
-	log_info("%s%s%s, %s, extended state 0x%lx", apic_describe(),
-		 cr4 & CR4_SMEP ? ", SMEP" : "", cr4 & CR4_SMAP ? ", SMAP" : "",
-		 xsave_is_compact() ? "XSAVES" : "XSAVE", xsave_features());
+	log_info("%s%s%s, extended state 0x%lx", apic_describe(), cr4 & CR4_SMEP ? ", SMEP" : "",
+		 cr4 & CR4_SMAP ? ", SMAP" : "", xsave_features());
 }
 
 static void report_memory(void)
@@ -133,7 +132,7 @@ static __noreturn void start_on_stack(void)
 	if (boot->options.screen)
 		fbcon_init(&boot->fb);
 	symbols_init(phys_to_ptr(hpa(boot->image_file.base)), boot->image_file.bytes);
-	fpu_init(boot->options.hide >> FEAT_XSAVES & 1);
+	fpu_init();
 	apic_choose_mode(need_x2apic());
 	cpu_init(&cpus[0]);
 	cpus[0].online = 1;

@@ -102,13 +102,13 @@ void vcpu_state_load(struct vcpu *vcpu)
 		xsetbv(0, vcpu->xcr0);
 }
 
-/* x2APIC registers (MSR - 0x800) that read as the page has them; the current count needs an exit.
+/* x2APIC registers (MSR - 0x800) that read as the page has them. Not the current count, and PPR is
+ * kept up to date only with virtual-interrupt delivery.
  */
 static bool x2apic_readable(u32 reg)
 {
-	return reg == 0x02 || reg == 0x03 || reg == 0x08 || reg == 0x0a || reg == 0x0d ||
-	       reg == 0x0f || (reg >= 0x10 && reg <= 0x28) || (reg >= 0x32 && reg <= 0x38) ||
-	       reg == 0x3e;
+	return reg == 0x02 || reg == 0x03 || reg == 0x08 || reg == 0x0d || reg == 0x0f ||
+	       (reg >= 0x10 && reg <= 0x28) || (reg >= 0x32 && reg <= 0x38) || reg == 0x3e;
 }
 
 /*
@@ -151,6 +151,7 @@ void vcpu_apic_mode_changed(struct vcpu *vcpu)
 				msr_bitmap_allow(bitmap, MSR_X2APIC_FIRST + reg, true, false);
 		msr_bitmap_allow(bitmap, MSR_X2APIC_FIRST + 0x08, true, true);
 		if (vid) {
+			msr_bitmap_allow(bitmap, MSR_X2APIC_FIRST + 0x0a, true, false);
 			msr_bitmap_allow(bitmap, MSR_X2APIC_FIRST + 0x0b, false, true);
 			msr_bitmap_allow(bitmap, MSR_X2APIC_FIRST + 0x3f, false, true);
 		}

@@ -9,27 +9,17 @@
 #define KNOWN_COMPONENTS (0x7ull | 0xe0ull | BIT64(9)) /* x87 SSE AVX, AVX-512, PKRU */
 #define LEGACY_BYTES	 576			       /* legacy region and header */
 
-#define AREA_MXCSR    24
-#define AREA_XCOMP_BV 520
-#define AREA_XCOMP_ON BIT64(63)
+#define AREA_MXCSR 24
 
 static enum {
 	USE_FXSAVE,
 	USE_XSAVE,
-	USE_XSAVEOPT,
-	USE_XSAVES
+	USE_XSAVEOPT
 } method;
 static u64 features;
 static u32 area_bytes = LEGACY_BYTES;
 
-/* CPUID.(D, 1).EBX counts IA32_XSS too, which is 0 here; leaf (D, 0).EBX is the standard format's.
- */
-static u32 size_now(void)
-{
-	return method == USE_XSAVES ? cpuid(0xd, 1).ebx : cpuid(0xd, 0).ebx;
-}
-
-void fpu_init(bool hide_xsaves)
+void fpu_init(void)
 {
 	struct cpuid_regs r;
 
@@ -40,9 +30,11 @@ void fpu_init(bool hide_xsaves)
 	if ((features & 0xe0) != 0xe0 || !(features & 4))
 		features &= ~0xe0ull;
 	r = cpuid(0xd, 1);
-	method = r.eax & BIT(3) && !hide_xsaves ? USE_XSAVES
-		 : r.eax & BIT(0)		? USE_XSAVEOPT
-						: USE_XSAVE;
+	/*
+	 * Not XSAVES: guests have no supervisor components, so it would save nothing more, and that
+	 * of Bochs 2.7 overwrites the header with AVX-512 state.
+	 */
+	method = r.eax & BIT(0) ? USE_XSAVEOPT : USE_XSAVE;
 }
 
 void fpu_init_cpu(void)
@@ -52,7 +44,7 @@ void fpu_init_cpu(void)
 	xsetbv(0, features);
 	if (cpuid(0xd, 1).eax & BIT(3))
 		wrmsr(MSR_XSS, 0);
-	area_bytes = MAX(size_now(), (u32)LEGACY_BYTES);
+	area_bytes = MAX(cpuid(0xd, 0).ebx, (u32)LEGACY_BYTES);
 }
 
 u64 xsave_features(void)
@@ -65,22 +57,14 @@ u32 xsave_area_bytes(void)
 	return area_bytes;
 }
 
-bool xsave_is_compact(void)
-{
-	return method == USE_XSAVES;
-}
-
 void xsave_init_area(void *area)
 {
 	u16 control = 0x37f;
 	u32 mxcsr = 0x1f80;
-	u64 compact = AREA_XCOMP_ON | features;
 
 	memset(area, 0, area_bytes);
 	memcpy(area, &control, sizeof(control));
 	memcpy((u8 *)area + AREA_MXCSR, &mxcsr, sizeof(mxcsr));
-	if (method == USE_XSAVES)
-		memcpy((u8 *)area + AREA_XCOMP_BV, &compact, sizeof(compact));
 }
 
 void xsave_save(void *area, u64 mask)
@@ -88,9 +72,6 @@ void xsave_save(void *area, u64 mask)
 	u32 lo = (u32)mask, hi = (u32)(mask >> 32);
 
 	switch (method) {
-	case USE_XSAVES:
-		asm volatile("xsaves64 (%0)" : : "r"(area), "a"(lo), "d"(hi) : "memory");
-		break;
 	case USE_XSAVEOPT:
 		asm volatile("xsaveopt64 (%0)" : : "r"(area), "a"(lo), "d"(hi) : "memory");
 		break;
@@ -108,9 +89,6 @@ void xsave_restore(const void *area, u64 mask)
 	u32 lo = (u32)mask, hi = (u32)(mask >> 32);
 
 	switch (method) {
-	case USE_XSAVES:
-		asm volatile("xrstors64 (%0)" : : "r"(area), "a"(lo), "d"(hi) : "memory");
-		break;
 	case USE_XSAVEOPT:
 	case USE_XSAVE:
 		asm volatile("xrstor64 (%0)" : : "r"(area), "a"(lo), "d"(hi) : "memory");

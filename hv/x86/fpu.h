@@ -7,9 +7,8 @@
 
 #include "lib/types.h"
 
-/* Boot processor: which instructions and which components. hide_xsaves: pretend XSAVES is absent.
- */
-void fpu_init(bool hide_xsaves);
+/* Boot processor: which instructions and which components. */
+void fpu_init(void);
 
 /* Each CPU: XCR0 = xsave_features(), IA32_XSS = 0. */
 void fpu_init_cpu(void);
@@ -22,18 +21,14 @@ u32 xsave_area_bytes(void);
 
 /*
  * Fills an area with the initial state (x87 as FNINIT leaves it, MXCSR 0x1f80, all else 0). An area
- * that was saved to before must be restored from before the next save: XSAVEOPT and XSAVES leave
+ * that was saved to before must be restored from before the next save: XSAVEOPT leaves
  * out what the processor believes to be there already (SDM 1 13.6).
  */
 void xsave_init_area(void *area);
 
 /*
- * Save and restore the components in `mask`. XCR0 must hold every bit of `mask` (write it first);
- * an area is always saved and restored with one form of the instructions: do not move areas
- * between machines without xsave_is_compact().
+ * Save and restore the components in `mask`, in the standard format (SDM 1 13.4). XCR0 must hold
+ * every bit of `mask` (write it first).
  */
 void xsave_save(void *area, u64 mask);
 void xsave_restore(const void *area, u64 mask);
-
-/* True if areas are in the compacted format of XSAVES (SDM 1 13.4.3). */
-bool xsave_is_compact(void);
