@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # The Makefile's BUILD; relative paths are taken from the top of the tree.
-BUILD = ROOT / os.environ.get("BUILD", "build")
+BUILD = ROOT / (os.environ.get("BUILD") or "build")
 # What is fetched from the archive; one place for every build directory.
 CACHE = ROOT / "build" / "cache"
 BOCHS3 = ROOT / "build" / "bochs3"
