@@ -29,8 +29,9 @@ u64 vmx_features;
 /* What a vCPU does: computes for `work`, sleeps for `sleep` after the timer was set; 0: never. */
 struct behaviour {
 	u64 work, sleep;
-	u64 left; /* of the work */
-	bool irq; /* pending */
+	u64 left;  /* of the work */
+	bool irq;  /* pending */
+	u64 moved; /* with REQ_TIMER: its timer is to be at this time now */
 	bool yields;
 	u64 got, turns;
 };
@@ -123,7 +124,10 @@ void console_poll(void)
 
 void platform_timers(struct vcpu *vcpu, u64 now)
 {
+	if ((vcpu->requests & REQ_TIMER) && of(vcpu)->moved)
+		vcpu->timer_deadline = of(vcpu)->moved;
 	vcpu->requests &= ~REQ_TIMER;
+	of(vcpu)->moved = 0;
 	if (now < vcpu->timer_deadline)
 		return;
 	vcpu->timer_deadline = ~0ull;
@@ -296,7 +300,7 @@ static struct vcpu *late;
 static void post_timer(void)
 {
 	late->requests |= REQ_TIMER;
-	late->timer_deadline = fake_tsc + 50 * US;
+	of(late)->moved = fake_tsc + 50 * US;
 	between = NULL;
 }
 
