@@ -262,11 +262,14 @@ static enum emulate_result give_up(const struct access *a, const struct emu_repo
 
 enum emulate_result mmio_emulate(struct vcpu *vcpu, const struct ept_fault *fault)
 {
-	struct access a = {.vcpu = vcpu, .fault = fault};
 	struct emu_report report;
 	struct emu_cpu cpu;
+	struct access a;
 	u64 rip;
 
+	a.vcpu = vcpu;
+	a.fault = fault;
+	a.again = false;
 	load_cpu(&a, &cpu);
 	rip = cpu.rip;
 	switch (emu_step(&ops, &a, &cpu, vcpu->emu_cache, &report)) {

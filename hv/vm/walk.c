@@ -37,7 +37,6 @@ struct step {
 
 struct path {
 	enum paging paging;
-	unsigned int entry_bytes;
 	unsigned int count; /* entries in memory, the last one maps the page */
 	unsigned int shift; /* log2 of the page's size */
 	struct step step[MAX_LEVELS];
@@ -97,33 +96,43 @@ static int page_fault(const struct walk_state *state, unsigned int access, u32 w
 	return WALK_FAULT;
 }
 
-static inline u64 read_entry(struct vm *vm, gpa_t at, unsigned int entry_bytes)
+static inline u64 read_entry(struct vm *vm, gpa_t at, unsigned int bytes)
 {
 	u64 value;
 
-	if (guest_read_word(vm, at, entry_bytes, &value))
-		return ~0ull >> (64 - 8 * entry_bytes);
+	if (guest_read_word(vm, at, bytes, &value))
+		return ~0ull >> (64 - 8 * bytes);
 	return value;
 }
 
-/* Reads the entries down to the page. WALK_OK, or WALK_FAULT if there is no translation. */
-static int descend(struct vm *vm, const struct walk_state *state, u64 linear, unsigned int access,
-		   struct path *path, struct walk_result *out)
+static inline unsigned int entry_bytes(enum paging paging)
 {
-	bool wide = path->paging != PAGING_32;
+	return paging == PAGING_32 ? 4 : 8;
+}
+
+/*
+ * Reads the entries down to the page. WALK_OK, or WALK_FAULT if there is no translation. Inlined
+ * for each kind of paging, which is a constant then.
+ */
+static inline __attribute__((always_inline)) int descend(struct vm *vm,
+							 const struct walk_state *state,
+							 enum paging paging, u64 linear,
+							 unsigned int access, struct path *path,
+							 struct walk_result *out)
+{
+	bool wide = paging != PAGING_32;
 	bool large_pages = wide || (state->cr4 & CR4_PSE);
 	unsigned int index_bits = wide ? 9 : 10;
-	unsigned int level = path->paging == PAGING_4LEVEL ? 4 : 2;
-	u64 reserved = reserved_always(state, path->paging);
+	unsigned int level = paging == PAGING_4LEVEL ? 4 : 2;
+	u64 reserved = reserved_always(state, paging);
 	u64 table = state->cr3 & (wide ? PTE_ADDRESS : 0xfffff000u);
 
-	if (path->paging == PAGING_PAE) {
+	if (paging == PAGING_PAE) {
 		table = state->pdpte[linear >> 30 & 3];
 		if (!(table & PTE_P))
 			return page_fault(state, access, 0, out);
 		table &= PTE_ADDRESS;
 	}
-	path->entry_bytes = wide ? 8 : 4;
 	path->count = 0;
 	path->all = ~0ull;
 	path->any = 0;
@@ -135,13 +144,12 @@ static int descend(struct vm *vm, const struct walk_state *state, u64 linear, un
 
 		path->shift -= index_bits;
 		index = linear >> path->shift & ((1u << index_bits) - 1);
-		step->at = gpa(table + index * path->entry_bytes);
-		step->value = entry = read_entry(vm, step->at, path->entry_bytes);
+		step->at = gpa(table + index * entry_bytes(paging));
+		step->value = entry = read_entry(vm, step->at, entry_bytes(paging));
 		if (!(entry & PTE_P))
 			return page_fault(state, access, 0, out);
 		large = level > 1 && (entry & PTE_PS) && large_pages;
-		if ((entry & reserved) ||
-		    (large && (entry & reserved_large(state, path->paging, level))))
+		if ((entry & reserved) || (large && (entry & reserved_large(state, paging, level))))
 			return page_fault(state, access, PF_P | PF_RSVD, out);
 		path->all &= entry;
 		path->any |= entry;
@@ -188,7 +196,7 @@ static bool set_flags(struct vm *vm, const struct path *path, unsigned int acces
 		if ((step->value & flags) == flags)
 			continue;
 		/* ERR_FAULT cannot be: all-ones entries have both flags, and RAM stays RAM. */
-		if (guest_cmpxchg(vm, step->at, path->entry_bytes, step->value,
+		if (guest_cmpxchg(vm, step->at, entry_bytes(path->paging), step->value,
 				  step->value | flags))
 			return false;
 	}
@@ -204,6 +212,16 @@ static u64 page_address(const struct path *path)
 	if (path->paging == PAGING_32 && path->shift > PAGE_SHIFT)
 		address |= (entry >> 13 & 0xff) << 32;
 	return address;
+}
+
+static int read_path(struct vm *vm, const struct walk_state *state, u64 linear, unsigned int access,
+		     struct path *path, struct walk_result *out)
+{
+	if (likely(path->paging == PAGING_4LEVEL))
+		return descend(vm, state, PAGING_4LEVEL, linear, access, path, out);
+	if (path->paging == PAGING_PAE)
+		return descend(vm, state, PAGING_PAE, linear, access, path, out);
+	return descend(vm, state, PAGING_32, linear, access, path, out);
 }
 
 int walk(struct vm *vm, const struct walk_state *state, gva_t at, unsigned int access,
@@ -222,7 +240,7 @@ int walk(struct vm *vm, const struct walk_state *state, gva_t at, unsigned int a
 	if (state->cr4 & CR4_REFUSED)
 		return ERR_NOSYS;
 	for (unsigned int i = 0; i <= WALK_MAX_RESTARTS; i++) {
-		if (descend(vm, state, linear, access, &path, out))
+		if (read_path(vm, state, linear, access, &path, out))
 			return WALK_FAULT;
 		if (!allowed(state, &path, access))
 			return page_fault(state, access, PF_P, out);
