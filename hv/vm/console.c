@@ -188,6 +188,12 @@ static u32 close_line(struct vm *vm)
 	return end;
 }
 
+void console_close(struct vm *vm)
+{
+	if (console.port)
+		close_line(vm);
+}
+
 void console_flush(struct vm *vm)
 {
 	u32 end, left, idle = 0;

@@ -16,6 +16,7 @@ void console_put(struct vm *vm, u8 byte);
 int console_get(struct vm *vm);
 /* Moves bytes both ways; cheap when nothing is to be done. Any CPU. */
 void console_poll(void);
-/* Writes out everything, waiting (a VM's end, the machine's end). flush of a VM adds a missing
- * newline. */
+/* A VM's end: adds a newline if its last line has none. Does not wait. */
+void console_close(struct vm *vm);
+/* The same (vm may be NULL), and writes out everything, which takes seconds: the machine's end. */
 void console_flush(struct vm *vm);

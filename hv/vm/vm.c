@@ -66,7 +66,10 @@ static int load_image(struct vm *vm)
 						  config->module[i].bytes, config->module[i].path,
 						  config->module_args[i]};
 	load_split_ram(config->memory, &target.ram_low, &target.ram_high);
-	err = guest_load(&request, &target, result);
+	/* First: a kernel may be loaded over it. */
+	err = bios_install(vm);
+	if (!err)
+		err = guest_load(&request, &target, result);
 	if (err)
 		log_warn("vm %s: cannot load %s: %s", config->name, config->kernel.path,
 			 result->reason);
@@ -199,6 +202,7 @@ static void start_due(void)
 		start_vm(next_vm++);
 	if (running)
 		return;
+	console_flush(NULL);
 	frame_stats(&stats);
 	log_info("umbra: %u VM%s ended, %u successfully", ended, ended == 1 ? "" : "s", passed);
 	log_info("umbra: bench size.hv_memory_bytes %llu bytes",
@@ -294,7 +298,9 @@ void vm_vcpu_stopped(struct vcpu *vcpu)
 	if (__atomic_sub_fetch(&vm->live, 1, __ATOMIC_ACQ_REL))
 		return;
 	spin_lock(&life_lock);
-	console_flush(vm);
+	/* Not flushed: that takes seconds, for which its neighbours on this CPU would stand still.
+	 */
+	console_close(vm);
 	running--;
 	if (vm->restart) {
 		log_info("vm %s: restarts: %s", vm->config->name, vm->reason);
