@@ -46,6 +46,11 @@ def test_busy_beside_sleeper():
     sharing("bochs3", "sleeper", ["role=busy min=90", "role=sleep"])
 
 
+def test_two_busy_beside_sleeper():
+    """The sleeper's wake-ups cut slices short, of both in the same measure."""
+    sharing("bochs3", "three", ["role=busy min=40", "role=sleep ms=200", "role=busy min=40"])
+
+
 def test_short_slices():
     sharing("bochs3", "slices", ["role=busy slice=1000", "role=busy slice=1000"],
             quantum_us=1000, tick_us=1000)
