@@ -20,6 +20,7 @@ struct cpu *ap_cpu;
 u8 *ap_stack;
 u64 ap_cr3;
 static u64 ap_tsc; /* its TSC, just before it came online */
+static u64 bsp_tsc_adjust;
 
 __noreturn void ap_main(struct cpu *c);
 
@@ -69,6 +70,21 @@ static bool wait_online(const struct cpu *c, u64 us)
 	return false;
 }
 
+/*
+ * TSCs start together at reset; where they differ the firmware has written to them, which
+ * IA32_TSC_ADJUST keeps account of (SDM 3B 18.17.3). All take the boot processor's.
+ */
+static bool has_tsc_adjust(void)
+{
+	return cpuid(0, 0).eax >= 7 && (cpuid(7, 0).ebx & BIT(1));
+}
+
+static void match_tsc(void)
+{
+	if (has_tsc_adjust() && rdmsr(MSR_TSC_ADJUST) != bsp_tsc_adjust)
+		wrmsr(MSR_TSC_ADJUST, bsp_tsc_adjust);
+}
+
 /* INIT-SIPI-SIPI (SDM 3A 9.4.4.1). */
 static bool start_cpu(struct cpu *c, u8 page)
 {
@@ -100,6 +116,8 @@ void smp_start(const struct boot_info *boot, u32 limit)
 {
 	if (!limit || limit > MAX_CPUS)
 		limit = MAX_CPUS;
+	if (has_tsc_adjust())
+		bsp_tsc_adjust = rdmsr(MSR_TSC_ADJUST);
 	for (u32 i = 0; i < boot->cpu_count && i < BOOT_MAX_CPUS && cpu_count < limit; i++) {
 		struct cpu *c = &cpus[cpu_count];
 
@@ -123,6 +141,7 @@ void ap_main(struct cpu *c)
 {
 	paging_load();
 	cpu_init(c);
+	match_tsc();
 	ap_tsc = rdtsc();
 	__atomic_store_n(&c->online, 1, __ATOMIC_RELEASE);
 	cpu_entry();
