@@ -35,6 +35,15 @@ static void show_memory(void)
 	}
 }
 
+/* Through asm: the compiler takes addresses below a page for mistakes. */
+static u32 low_memory(u32 at)
+{
+	u32 value;
+
+	asm volatile("movl (%1), %0" : "=r"(value) : "r"((u64)at) : "memory");
+	return value;
+}
+
 void guest_main(void)
 {
 	char word[64];
@@ -52,6 +61,9 @@ void guest_main(void)
 	tap_ok(ram_bytes() >= 3 << 20, "%lu KiB of RAM", ram_bytes() / 1024);
 	tap_ok(ram_contains((u64)(uintptr_t)guest_main & ~(PAGE_SIZE - 1), PAGE_SIZE),
 	       "the kernel lies in RAM");
+	/* As on any PC: what a kernel without a memory map goes by. */
+	tap_is(low_memory(0x413) & 0xffff, 639, "KiB of base memory in the BIOS data area");
+	tap_ok(low_memory(0x15 * 4), "a vector for INT 0x15");
 	for (u32 i = 0; i < boot.module_count; i++)
 		tap_ok(ram_contains(boot.module[i].base, boot.module[i].bytes),
 		       "module %u lies in RAM", i);

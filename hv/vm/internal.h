@@ -148,7 +148,15 @@ void vcpu_destroy(struct vcpu *vcpu);
 void vcpu_state_save(struct vcpu *vcpu);
 void vcpu_state_load(struct vcpu *vcpu);
 
-/* --- trace.c ----------------------------------------------------------------------------------- */
+/* --- bios.c ------------------------------------------------------------------------------------
+ */
+
+/* Writes interrupt vectors, BIOS data area and stubs into a fresh VM's low memory. 0 or ERR_FAULT.
+ */
+int bios_install(struct vm *vm);
+
+/* --- trace.c -----------------------------------------------------------------------------------
+ */
 
 #define TRACE_ENTRIES 4096u
 /* Nothing without `trace = yes`. 0 or ERR_NOMEM. */

@@ -3,7 +3,7 @@
  * its registers. Others talk to it by vcpu_post_*() and vcpu_request(), which set atomic bits and
  * kick the CPU if it is in guest mode or asleep.
  *
- * Plain data: no pointers into code. The assembly of vmx/entry.S knows the members that
+ * Plain data: no pointers into code. The assembly of vm/entry.S knows the members that
  * hv/asm_offsets.in lists.
  */
 #pragma once
@@ -115,7 +115,7 @@ struct vcpu {
 	hpa_t vapic_phys, vmcs, msr_bitmap;
 	struct posted *posted;
 
-	/* State that stays in the CPU while this vCPU is current; see vm/switch.c */
+	/* State that stays in the CPU while this vCPU is current; see vcpu.c */
 	void *xsave_area;
 	u64 xcr0, xss;
 	u64 dr[4], dr6;
