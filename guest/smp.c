@@ -378,7 +378,7 @@ static struct {
 static void wide_increment(void)
 {
 	u64 low = shared.wide[0], high = shared.wide[1];
-	bool done;
+	bool done = false; /* cppcheck does not see the asm set it */
 
 	do {
 		asm volatile("lock cmpxchg16b %1"
