@@ -198,14 +198,6 @@ int lapic_pending(struct lapic *l)
 	return irr >= 0 && ((u32)irr & 0xf0) > (ppr & 0xf0) ? irr : -1;
 }
 
-int lapic_masked(struct lapic *l)
-{
-	u32 ppr = update_ppr(l);
-	int irr = lapic_irr_highest(l);
-
-	return irr >= 0 && ((u32)irr & 0xf0) <= (ppr & 0xf0) ? irr : -1;
-}
-
 int lapic_accept(struct lapic *l)
 {
 	int vector = lapic_pending(l);

@@ -133,8 +133,6 @@ void lapic_merge(struct lapic *l, unsigned int word, u64 bits);
 
 /* Highest vector that IRR holds and PPR lets through, or -1. Keeps PPR in the page up to date. */
 int lapic_pending(struct lapic *l);
-/* Highest vector of IRR if PPR holds it back, or -1. */
-int lapic_masked(struct lapic *l);
 /* Acknowledge: IRR to ISR of what lapic_pending() says; returns it, or -1. */
 int lapic_accept(struct lapic *l);
 void lapic_eoi(struct lapic *l);

@@ -399,9 +399,19 @@ bool platform_extint(struct vcpu *vcpu)
 	return extint(vcpu);
 }
 
-int platform_irq_accept(struct vcpu *vcpu)
+int platform_irq_accept(struct vcpu *vcpu, bool *more)
 {
-	return extint(vcpu) ? platform_extint_accept(vcpu) : lapic_accept(vcpu->lapic);
+	int vector;
+
+	if (unlikely(extint(vcpu))) {
+		vector = platform_extint_accept(vcpu);
+		*more = platform_irq_pending(vcpu) >= 0;
+	} else {
+		/* Nothing that stays in IRR comes before what is in service now. */
+		vector = lapic_accept(vcpu->lapic);
+		*more = extint(vcpu);
+	}
+	return vector;
 }
 
 u8 platform_extint_accept(struct vcpu *vcpu)
@@ -414,11 +424,6 @@ u8 platform_extint_accept(struct vcpu *vcpu)
 	platform_update_intr(vm->platform);
 	spin_unlock(&vm->dev_lock);
 	return vector;
-}
-
-int platform_irq_masked(struct vcpu *vcpu)
-{
-	return vcpu->lapic->base & APIC_BASE_ENABLE ? lapic_masked(vcpu->lapic) : -1;
 }
 
 u8 platform_irr_highest(struct vcpu *vcpu)

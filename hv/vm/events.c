@@ -289,14 +289,12 @@ static bool irq_open(void)
 }
 
 /* Without virtual-interrupt delivery: an exit when TPR falls below what it masks (SDM 25.6.8). */
-static void set_tpr_threshold(struct vcpu *vcpu)
+static void set_tpr_threshold(struct vcpu *vcpu, u8 masked)
 {
-	int masked = platform_irq_masked(vcpu);
-	u32 threshold = masked < 0 ? 0 : (u32)masked >> 4;
 	u32 tpr = vcpu->vapic[0x80] >> 4;
-
 	/* Entry refuses a threshold above TPR (SDM 27.2.1.1), and PPR may be what masks. */
-	threshold = MIN(threshold, tpr);
+	u32 threshold = MIN((u32)masked >> 4, tpr);
+
 	if (threshold != vcpu->tpr_threshold) {
 		vcpu->tpr_threshold = threshold;
 		vmcs_write(VMCS_TPR_THRESHOLD, threshold);
@@ -345,13 +343,13 @@ static bool deliver_irq(struct vcpu *vcpu, bool busy)
 	bool waits = platform_irq_pending(vcpu) >= 0;
 
 	if (waits && !busy && irq_open()) {
-		int vector = platform_irq_accept(vcpu);
+		int vector = platform_irq_accept(vcpu, &waits);
 
 		if (vector >= 0)
 			inject_irq(vcpu, vector);
-		waits = platform_irq_pending(vcpu) >= 0;
 	}
-	set_tpr_threshold(vcpu);
+	/* A window exit looks at everything again, whatever TPR was. */
+	set_tpr_threshold(vcpu, waits ? 0 : platform_irr_highest(vcpu));
 	return waits;
 }
 

@@ -38,10 +38,10 @@ bool platform_msr_write(struct vcpu *vcpu, u32 msr, u64 value);
  * Interrupts. `pending` first merges vcpu->posted into IRR, then returns the vector that could be
  * delivered now if the vCPU's IF and shadows allowed it (local APIC with PPR, else ExtINT of the
  * 8259 pair), or -1. `accept` acknowledges it (IRR to ISR, or INTA) and returns the vector that is
- * to be injected (the 8259 may answer a spurious one).
+ * to be injected (the 8259 may answer a spurious one); *more: there is another one.
  */
 int platform_irq_pending(struct vcpu *vcpu);
-int platform_irq_accept(struct vcpu *vcpu);
+int platform_irq_accept(struct vcpu *vcpu, bool *more);
 /*
  * Instead, with virtual-interrupt delivery: the processor delivers from IRR. `raised` merges
  * vcpu->posted into IRR and returns the vector up to which RVI is to be raised (0: not at all), or
@@ -51,9 +51,8 @@ int platform_irq_accept(struct vcpu *vcpu);
 int platform_irq_raised(struct vcpu *vcpu);
 bool platform_extint(struct vcpu *vcpu);
 u8 platform_extint_accept(struct vcpu *vcpu);
-/* Highest vector in IRR that TPR/PPR masks now (for the TPR threshold), or -1. */
-int platform_irq_masked(struct vcpu *vcpu);
-/* Highest vector in IRR and in ISR, or 0: RVI and SVI for virtual-interrupt delivery. */
+/* Highest vector in IRR and in ISR, or 0: RVI and SVI for virtual-interrupt delivery; where nothing
+ * is `pending`, the first is what TPR or PPR masks. */
 u8 platform_irr_highest(struct vcpu *vcpu);
 u8 platform_isr_highest(struct vcpu *vcpu);
 /* Bitmap of vectors whose EOI must exit (level-triggered through the IOAPIC). Any CPU. */

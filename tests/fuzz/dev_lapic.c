@@ -69,7 +69,6 @@ static void check(struct lapic *l)
 	ASSERT(lapic_irr_highest(l) == irr && lapic_isr_highest(l) == isr);
 	ASSERT(irr < 0 || irr >= 16);
 	ASSERT(pending == (irr >= 0 && (u32)irr >> 4 > ppr ? irr : -1));
-	ASSERT((pending < 0 && irr >= 0) == (lapic_masked(l) >= 0));
 	ASSERT((l->base & 0xc00) != 0x400);
 	/* Software-disabled: no local interrupt is open. */
 	for (u32 r = LAPIC_LVT_TIMER; r <= LAPIC_LVT_ERROR; r += 16)

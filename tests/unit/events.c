@@ -31,8 +31,8 @@ static struct vm vm;
 static struct vcpu vcpu;
 static u8 vapic[4096];
 static unsigned int ended;
-static int irq_vector, irq_masked, irq_accepted, irq_raised;
-static bool irq_extint;
+static int irq_vector, irq_accepted, irq_raised;
+static bool irq_extint, irq_more;
 static u8 irr_highest, isr_highest;
 
 void vm_end(struct vm *v, u32 status, const char *fmt, ...)
@@ -60,13 +60,14 @@ int platform_irq_pending(struct vcpu *v)
 	return irq_vector;
 }
 
-int platform_irq_accept(struct vcpu *v)
+int platform_irq_accept(struct vcpu *v, bool *more)
 {
 	int vector = irq_vector;
 
 	assert_true(vector >= 0);
 	irq_vector = -1;
 	irq_accepted++;
+	*more = irq_more;
 	return vector;
 }
 
@@ -88,11 +89,6 @@ u8 platform_extint_accept(struct vcpu *v)
 	assert_true(irq_extint);
 	irq_extint = false;
 	return 0x08;
-}
-
-int platform_irq_masked(struct vcpu *v)
-{
-	return irq_masked;
 }
 
 u8 platform_irr_highest(struct vcpu *v)
@@ -117,9 +113,9 @@ static void start(void)
 	fake_vmcs[VMCS_GUEST_RFLAGS] = RFLAGS_IF | 2;
 	fake_cr2 = fake_dr6 = 0;
 	ended = 0;
-	irq_vector = irq_masked = -1;
+	irq_vector = -1;
 	irq_accepted = irq_raised = 0;
-	irq_extint = false;
+	irq_extint = irq_more = false;
 	irr_highest = isr_highest = 0;
 }
 
@@ -531,16 +527,33 @@ static void test_tpr_threshold(void **state)
 {
 	start();
 	vapic[0x80] = 0x60; /* TPR class 6 masks vector 0x45 */
-	irq_masked = 0x45;
+	irr_highest = 0x45;
 	entry();
 	assert_int_equal(fake_vmcs[VMCS_TPR_THRESHOLD], 4);
 	/* What an interrupt in service masks, not TPR: no threshold above TPR (27.2.1.1). */
 	vapic[0x80] = 0x20;
 	entry();
 	assert_int_equal(fake_vmcs[VMCS_TPR_THRESHOLD], 2);
-	irq_masked = -1;
+	irr_highest = 0;
 	entry();
 	assert_int_equal(fake_vmcs[VMCS_TPR_THRESHOLD], 0);
+	/* One that TPR lets through waits for a window; after it, the rest is masked. */
+	vapic[0x80] = 0x60;
+	irr_highest = irq_vector = 0x71;
+	fake_vmcs[VMCS_GUEST_RFLAGS] = 2;
+	assert_int_equal(entry(), 0);
+	assert_int_equal(fake_vmcs[VMCS_TPR_THRESHOLD], 0);
+	assert_int_equal(vcpu.proc & IRQ_WINDOW, IRQ_WINDOW);
+	irr_highest = 0x45;
+	fake_vmcs[VMCS_GUEST_RFLAGS] |= RFLAGS_IF;
+	assert_int_equal(entry(), VALID | EXTINT | 0x71);
+	assert_int_equal(fake_vmcs[VMCS_TPR_THRESHOLD], 4);
+	assert_int_equal(vcpu.proc & IRQ_WINDOW, 0);
+	/* Another one at once. */
+	irq_vector = 0x72;
+	irq_more = true;
+	assert_int_equal(entry(), VALID | EXTINT | 0x72);
+	assert_int_equal(vcpu.proc & IRQ_WINDOW, IRQ_WINDOW);
 }
 
 static void test_virtual_interrupt_delivery(void **state)
