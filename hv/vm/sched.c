@@ -22,6 +22,7 @@ struct pcpu {
 	u32 idle;	      /* atomic: asleep, or about to: send an interrupt */
 	struct vcpu *current; /* whose VMCS and live state are loaded */
 	u64 slice_end;
+	u64 since; /* TSC up to which the current one's time has been counted */
 	u64 floor; /* TSC ticks: nobody counts as having used less */
 };
 
@@ -82,8 +83,9 @@ void sched_add(struct vcpu *vcpu)
 	struct vcpu **at = &p->first;
 
 	spin_lock(&p->lock);
-	while (*at)
-		at = &(*at)->sched_next;
+	/* No credit for newcomers, or a VM that restarts all the time would always go first. */
+	for (vcpu->used = p->floor; *at; at = &(*at)->sched_next)
+		vcpu->used = MAX(vcpu->used, (*at)->used);
 	/* Its CPU walks the list without the lock. */
 	__atomic_store_n(at, vcpu, __ATOMIC_RELEASE);
 	p->count++;
@@ -137,11 +139,18 @@ void sched_deadline(struct vcpu *vcpu, u64 now)
 	vcpu->deadline = deadline;
 }
 
+static void account(struct pcpu *p, struct vcpu *vcpu, u64 now)
+{
+	vcpu->used += now - p->since;
+	p->since = now;
+}
+
 int sched_tick(struct vcpu *vcpu, u64 now)
 {
-	const struct pcpu *p = &pcpus[vcpu->cpu];
+	struct pcpu *p = &pcpus[vcpu->cpu];
 
 	console_poll();
+	account(p, vcpu, now);
 	if (now >= vcpu->timer_deadline)
 		platform_timers(vcpu, now);
 	sched_deadline(vcpu, now);
@@ -261,7 +270,7 @@ static void run(struct pcpu *p, struct vcpu *vcpu)
 	switch_to(p, vcpu);
 	if (vmx_has(FEAT_POSTED))
 		cpu_take_interrupts(); /* a late notification: see event_deliver() */
-	now = rdtsc();
+	p->since = now = rdtsc();
 	p->slice_end = now + quantum_tsc;
 	sched_deadline(vcpu, now);
 	/* What stopped it from running may have gone: the requests are looked at afresh. */
@@ -274,7 +283,7 @@ static void run(struct pcpu *p, struct vcpu *vcpu)
 		vcpu->launched = 0;
 		vcpu_entry_failed(vcpu, 0);
 	}
-	vcpu->used += rdtsc() - now;
+	account(p, vcpu, rdtsc());
 }
 
 __noreturn void sched_loop(void)

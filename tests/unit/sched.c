@@ -295,6 +295,24 @@ static void test_yield(void **state)
 	assert_in_range(percent(1, 100 * MS), 98, 100);
 }
 
+/* A VM that restarts again and again is a newcomer each time: that is worth nothing. */
+static void test_newcomer(void **state)
+{
+	start(10);
+	add(0, 10, 0, 0);
+	run_for(100 * MS);
+	add(1, 10, 0, 0);
+	assert_in_range(vcpus[1].used, 90 * MS, 100 * MS);
+	behaviour[0].got = 0;
+	run_for(40 * MS);
+	assert_in_range(percent(1, 40 * MS), 40, 60);
+	/* What it cost to start it is charged to it. */
+	vcpus[1].used += 30 * MS;
+	behaviour[0].got = 0;
+	run_for(40 * MS);
+	assert_in_range(percent(0, 40 * MS), 80, 95);
+}
+
 static struct vcpu *late;
 
 static void post_timer(void)
@@ -360,10 +378,15 @@ static void test_kick(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_equal_shares), cmocka_unit_test(test_sleeper),
-		cmocka_unit_test(test_greedy),	     cmocka_unit_test(test_no_hoarding),
-		cmocka_unit_test(test_yield),	     cmocka_unit_test(test_timer_before_sleep),
-		cmocka_unit_test(test_many),	     cmocka_unit_test(test_idle_boot_cpu_polls),
+		cmocka_unit_test(test_equal_shares),
+		cmocka_unit_test(test_sleeper),
+		cmocka_unit_test(test_greedy),
+		cmocka_unit_test(test_no_hoarding),
+		cmocka_unit_test(test_newcomer),
+		cmocka_unit_test(test_yield),
+		cmocka_unit_test(test_timer_before_sleep),
+		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_idle_boot_cpu_polls),
 		cmocka_unit_test(test_kick),
 	};
 
