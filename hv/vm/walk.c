@@ -125,7 +125,10 @@ static inline __attribute__((always_inline)) int descend(struct vm *vm,
 	unsigned int index_bits = wide ? 9 : 10;
 	unsigned int level = paging == PAGING_4LEVEL ? 4 : 2;
 	u64 reserved = reserved_always(state, paging);
+	unsigned int shift = PAGE_SHIFT + index_bits * level;
 	u64 table = state->cr3 & (wide ? PTE_ADDRESS : 0xfffff000u);
+	struct step *step = path->step;
+	u64 all = ~0ull, any = 0;
 
 	if (paging == PAGING_PAE) {
 		table = state->pdpte[linear >> 30 & 3];
@@ -133,17 +136,12 @@ static inline __attribute__((always_inline)) int descend(struct vm *vm,
 			return page_fault(state, access, 0, out);
 		table &= PTE_ADDRESS;
 	}
-	path->count = 0;
-	path->all = ~0ull;
-	path->any = 0;
-	path->shift = PAGE_SHIFT + index_bits * level;
-	for (;; level--) {
-		struct step *step = &path->step[path->count++];
+	for (;; level--, step++) {
 		u64 entry, index;
 		bool large;
 
-		path->shift -= index_bits;
-		index = linear >> path->shift & ((1u << index_bits) - 1);
+		shift -= index_bits;
+		index = linear >> shift & ((1u << index_bits) - 1);
 		step->at = gpa(table + index * entry_bytes(paging));
 		step->value = entry = read_entry(vm, step->at, entry_bytes(paging));
 		if (!(entry & PTE_P))
@@ -151,12 +149,17 @@ static inline __attribute__((always_inline)) int descend(struct vm *vm,
 		large = level > 1 && (entry & PTE_PS) && large_pages;
 		if ((entry & reserved) || (large && (entry & reserved_large(state, paging, level))))
 			return page_fault(state, access, PF_P | PF_RSVD, out);
-		path->all &= entry;
-		path->any |= entry;
+		all &= entry;
+		any |= entry;
 		if (large || level == 1)
-			return WALK_OK;
+			break;
 		table = entry & PTE_ADDRESS;
 	}
+	path->count = (unsigned int)(step - path->step) + 1;
+	path->shift = shift;
+	path->all = all;
+	path->any = any;
+	return WALK_OK;
 }
 
 /* Access rights (SDM 4.6.1). */
