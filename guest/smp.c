@@ -523,12 +523,17 @@ static void fill(u64 page)
 		p[i] = MAGIC;
 }
 
+static bool more_rounds(u64 done, u64 start)
+{
+	return done < 4 || (done < SHOOT_ROUNDS && rdtsc() - start < TEST_MS * tsc_khz());
+}
+
 static void shootdown(u64 base, enum victim_kind kind, u64 perms, const char *what)
 {
 	u64 start = rdtsc(), rounds = 0, expected = 0;
 
 	shoot.stale = shoot.faults = shoot.odd_faults = 0;
-	for (; rounds < SHOOT_ROUNDS && rdtsc() - start < TEST_MS * tsc_khz(); rounds++) {
+	for (; more_rounds(rounds, start); rounds++) {
 		u64 page = base + rounds % 512 * PAGE_SIZE;
 
 		fill(page);
@@ -617,7 +622,7 @@ static void test_guest_shootdown(void)
 	trap_set_handler(VEC_SHOOT, shoot_handler);
 	shot_va = SHOOT_VA;
 	shoot.stale = shoot.faults = 0;
-	for (; rounds < SHOOT_ROUNDS && rdtsc() - start < TEST_MS * tsc_khz(); rounds++) {
+	for (; more_rounds(rounds, start); rounds++) {
 		u64 flags = PTE_P | PTE_W | (rounds & 1 ? PTE_G : 0);
 
 		pt_map(SHOOT_VA, old, PAGE_SIZE, flags, 1);
