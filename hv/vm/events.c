@@ -354,8 +354,8 @@ static bool deliver_irq(struct vcpu *vcpu, bool busy)
 }
 
 /*
- * A notification whose interrupts have been merged already is of no use in guest mode. Bochs 3.0 then
- * even sets RVI to 255 where nothing is pending: take it here.
+ * A notification whose interrupts have been merged already is of no use in guest mode. Bochs 3.0
+ * then even sets RVI to 255 where nothing is pending: take it here.
  */
 static bool notified(const struct vcpu *vcpu)
 {

@@ -58,13 +58,18 @@ u8 platform_isr_highest(struct vcpu *vcpu);
 /* Bitmap of vectors whose EOI must exit (level-triggered through the IOAPIC). Any CPU. */
 void platform_eoi_bitmap(struct vcpu *vcpu, u64 out[4]);
 
-/* APIC-write exit: the guest's write is in the page already (SDM 30.4.3.3); EOI exit: for vector. */
+/* APIC-write exit: the guest's write is in the page already (SDM 30.4.3.3); EOI exit: for vector.
+ */
 void platform_apic_write(struct vcpu *vcpu, u32 offset);
 void platform_apic_eoi(struct vcpu *vcpu, u8 vector);
 /* The guest changed TPR by CR8 or the TPR shadow (TPR-below-threshold exit): recompute PPR. */
 void platform_tpr_changed(struct vcpu *vcpu);
 
-enum apic_mode { APIC_MODE_OFF, APIC_MODE_XAPIC, APIC_MODE_X2APIC };
+enum apic_mode {
+	APIC_MODE_OFF,
+	APIC_MODE_XAPIC,
+	APIC_MODE_X2APIC
+};
 /* For choosing the VMCS controls; vm/ is told of changes by vcpu_apic_mode_changed(). Any CPU. */
 enum apic_mode platform_apic_mode(struct vcpu *vcpu);
 /* Enabled by software as well (SVR bit 8), so that it takes fixed interrupts. Any CPU. */
@@ -73,9 +78,10 @@ bool platform_apic_takes_fixed(struct vcpu *vcpu);
 void vcpu_apic_mode_changed(struct vcpu *vcpu);
 
 /*
- * Timers. vcpu->timer_deadline is the host TSC at which platform_timers() must run (~0 = never); dev/
- * writes it whenever it changes, on the vCPU's own CPU (vCPU 0's includes PIT and RTC; a device
- * programmed by another vCPU sends vCPU 0 REQ_TIMER, upon which vm/ calls platform_timers()).
+ * Timers. vcpu->timer_deadline is the host TSC at which platform_timers() must run (~0 = never);
+ * dev/ writes it whenever it changes, on the vCPU's own CPU (vCPU 0's includes PIT and RTC; a
+ * device programmed by another vCPU sends vCPU 0 REQ_TIMER, upon which vm/ calls
+ * platform_timers()).
  */
 void platform_timers(struct vcpu *vcpu, u64 now);
 
@@ -83,7 +89,8 @@ void platform_timers(struct vcpu *vcpu, u64 now);
 void platform_console_input(struct vm *vm);
 
 /*
- * emu/: what a vCPU needs for mmio_emulate(), allocated when it is created (any CPU). 0 or ERR_NOMEM.
+ * emu/: what a vCPU needs for mmio_emulate(), allocated when it is created (any CPU). 0 or
+ * ERR_NOMEM.
  */
 int mmio_vcpu_create(struct vcpu *vcpu);
 void mmio_vcpu_destroy(struct vcpu *vcpu);
@@ -92,5 +99,8 @@ void mmio_vcpu_destroy(struct vcpu *vcpu);
  * emu/: the access at vcpu's RIP hit MMIO (or a hole) at fault->addr: decode, perform, advance.
  */
 struct ept_fault;
-enum emulate_result { EMULATE_DONE, EMULATE_FATAL };
+enum emulate_result {
+	EMULATE_DONE,
+	EMULATE_FATAL
+};
 enum emulate_result mmio_emulate(struct vcpu *vcpu, const struct ept_fault *fault);

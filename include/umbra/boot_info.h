@@ -50,7 +50,11 @@ struct boot_file {
 	char path[BOOT_PATH_LEN]; /* as the configuration gave it, for messages and module names */
 };
 
-enum boot_fb_format { BOOT_FB_NONE, BOOT_FB_RGBX, BOOT_FB_BGRX };
+enum boot_fb_format {
+	BOOT_FB_NONE,
+	BOOT_FB_RGBX,
+	BOOT_FB_BGRX
+};
 
 struct boot_framebuffer {
 	uint64_t base;
@@ -78,33 +82,43 @@ enum boot_order {
 	BOOT_ORDER_SEQUENCE, /* a VM starts when the one listed before it has ended */
 };
 
-enum boot_log_level { BOOT_LOG_ERROR, BOOT_LOG_WARN, BOOT_LOG_INFO, BOOT_LOG_DEBUG };
-
-struct boot_options {		/* [umbra] */
-	uint64_t hide;		/* optional features to pretend absent: 1 << enum feature */
-	uint32_t log_level;	/* enum boot_log_level */
-	uint32_t poweroff;	/* enum boot_poweroff */
-	uint32_t order;		/* enum boot_order */
-	uint32_t cpus;		/* use at most this many CPUs; 0 = all */
-	uint32_t tick_us;	/* longest time between two exits of a busy vCPU */
-	uint32_t quantum_us;	/* time slice where vCPUs share a CPU */
-	uint16_t console_port;	/* UART for guests' consoles; 0 = none */
-	uint16_t log_port;	/* UART for Umbra's own log; may equal console_port; 0 = none */
-	uint32_t screen;	/* 1: log on the framebuffer */
-	uint32_t trace;		/* 1: keep the ring of exits for reports */
+enum boot_log_level {
+	BOOT_LOG_ERROR,
+	BOOT_LOG_WARN,
+	BOOT_LOG_INFO,
+	BOOT_LOG_DEBUG
 };
 
-enum boot_protocol { BOOT_PROTO_AUTO, BOOT_PROTO_MULTIBOOT, BOOT_PROTO_PVH, BOOT_PROTO_LINUX };
+struct boot_options {	       /* [umbra] */
+	uint64_t hide;	       /* optional features to pretend absent: 1 << enum feature */
+	uint32_t log_level;    /* enum boot_log_level */
+	uint32_t poweroff;     /* enum boot_poweroff */
+	uint32_t order;	       /* enum boot_order */
+	uint32_t cpus;	       /* use at most this many CPUs; 0 = all */
+	uint32_t tick_us;      /* longest time between two exits of a busy vCPU */
+	uint32_t quantum_us;   /* time slice where vCPUs share a CPU */
+	uint16_t console_port; /* UART for guests' consoles; 0 = none */
+	uint16_t log_port;     /* UART for Umbra's own log; may equal console_port; 0 = none */
+	uint32_t screen;       /* 1: log on the framebuffer */
+	uint32_t trace;	       /* 1: keep the ring of exits for reports */
+};
+
+enum boot_protocol {
+	BOOT_PROTO_AUTO,
+	BOOT_PROTO_MULTIBOOT,
+	BOOT_PROTO_PVH,
+	BOOT_PROTO_LINUX
+};
 
 struct boot_vm { /* [vm NAME] */
 	char name[BOOT_NAME_LEN];
-	uint64_t memory;		    /* bytes, multiple of 2 MiB */
-	uint32_t vcpus;			    /* 1 to BOOT_MAX_VCPUS */
-	uint32_t protocol;		    /* enum boot_protocol */
-	uint32_t pin_count;		    /* entries in pin[]; vCPU i runs on CPU pin[i % count] */
-	uint16_t pin[BOOT_MAX_VCPUS];	    /* CPU index; pin_count 0 = Umbra spreads them */
-	uint32_t intercept;		    /* exception bitmap beyond what Umbra needs (testing) */
-	uint32_t x2apic;		    /* 1: offer x2APIC in CPUID (default) */
+	uint64_t memory;	      /* bytes, multiple of 2 MiB */
+	uint32_t vcpus;		      /* 1 to BOOT_MAX_VCPUS */
+	uint32_t protocol;	      /* enum boot_protocol */
+	uint32_t pin_count;	      /* entries in pin[]; vCPU i runs on CPU pin[i % count] */
+	uint16_t pin[BOOT_MAX_VCPUS]; /* CPU index; pin_count 0 = Umbra spreads them */
+	uint32_t intercept;	      /* exception bitmap beyond what Umbra needs (testing) */
+	uint32_t x2apic;	      /* 1: offer x2APIC in CPUID (default) */
 	uint32_t module_count;
 	struct boot_file kernel;
 	struct boot_file module[BOOT_MAX_MODULES];
@@ -120,8 +134,8 @@ struct boot_info {
 	uint32_t memory_count;
 	uint64_t image_base; /* where the hypervisor's first page lies; contiguous */
 	uint64_t image_bytes;
-	uint64_t image_virt;	      /* link address of image_base */
-	struct boot_file image_file;  /* the ELF file itself, kept for its symbol table */
+	uint64_t image_virt;	     /* link address of image_base */
+	struct boot_file image_file; /* the ELF file itself, kept for its symbol table */
 	uint64_t boot_cr3;
 	uint64_t trampoline; /* one page below 640 KiB for starting application processors */
 	uint64_t rsdp;	     /* ACPI RSDP, or 0 */

@@ -40,21 +40,21 @@
  * bit: vector 7:0, type 10:8 (0 external, 2 NMI, 3 hardware exception, 4 software interrupt, 5
  * privileged software exception, 6 software exception), 11 deliver error code. `length` (0-15) is
  * the instruction length for types 4 to 6, pushed RIP being that of the next instruction plus
- * length; both are ignored where the type has none. Combinations the SDM forbids return HC_EINVAL. A test aid: it lets a guest see each
- * injected form.
+ * length; both are ignored where the type has none. Combinations the SDM forbids return HC_EINVAL.
+ * A test aid: it lets a guest see each injected form.
  */
 #define HC_INJECT 3
 /*
  * HC_STAT(what): returns a counter of the calling vCPU: HC_STAT_*; HC_EINVAL for others.
  * HC_STAT_EXIT + n (n a basic exit reason of SDM appendix C, 0 to 74) counts exits for reason n.
  */
-#define HC_STAT 4
-#define HC_STAT_EXITS	     0
-#define HC_STAT_INJECTIONS   1
-#define HC_STAT_EPT_FAULTS   2
+#define HC_STAT		      4
+#define HC_STAT_EXITS	      0
+#define HC_STAT_INJECTIONS    1
+#define HC_STAT_EPT_FAULTS    2
 #define HC_STAT_INVALIDATIONS 3
-#define HC_STAT_REFUSALS     4 /* CPUID, MSR and port accesses that the policy refused */
-#define HC_STAT_EXIT	     0x100
+#define HC_STAT_REFUSALS      4 /* CPUID, MSR and port accesses that the policy refused */
+#define HC_STAT_EXIT	      0x100
 /*
  * HC_PROTECT(gpa, bytes, perms): sets what the calling VM's default view allows on whole 4 KiB
  * pages of its RAM: perms bit 0 read, 1 write, 2 execute. An access that the view refuses then is
@@ -80,4 +80,4 @@
 #define HC_DISCARD 7
 /* HC_FEATURES(): returns the bit set of optional CPU features available (1 << enum feature). */
 #define HC_FEATURES 8
-#define HC_COUNT 9
+#define HC_COUNT    9
