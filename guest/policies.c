@@ -26,7 +26,7 @@ static void test_cpuid_basic(void)
 {
 	struct cpuid_regs r = cpuid(0, 0), top, beyond;
 	u32 max = r.eax;
-	u64 rax = ~0ull, rbx = ~0ull, rcx = ~0ull, rdx = ~0ull;
+	u64 rax, rbx = ~0ull, rcx, rdx = ~1ull;
 
 	tap_ok(max >= 0xd, "highest basic leaf 0x%x", max);
 	rax = 0xffffffff00000000ull;
