@@ -1,7 +1,7 @@
 /*
  * Ticket spin locks. The hypervisor runs with interrupts off, so a lock is never taken by an
- * interrupt handler of the same CPU. Lock order, outermost first: scheduler, VM devices, address
- * space, EPT view, frames, console, log. Nothing is held across a wait for another CPU.
+ * interrupt handler of the same CPU. Lock order, outermost first: life of VMs, VM devices, address
+ * space, EPT view, frames, console, scheduler, log. Nothing is held across a wait for another CPU.
  */
 #pragma once
 

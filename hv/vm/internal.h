@@ -121,8 +121,8 @@ void sched_deadline(struct vcpu *vcpu, u64 now);
 __noreturn void sched_loop(void);
 /* The guest gives up its turn: every other vCPU of the CPU that can run goes first. */
 void sched_give_way(struct vcpu *vcpu);
-/* Makes the CPU look at its vCPUs' requests if it is in guest mode or asleep. */
-void sched_kick(u32 cpu);
+/* Any CPU: makes the vCPU's CPU look at its requests, which have been made. */
+void sched_kick(struct vcpu *vcpu);
 /* Tells the processor that runs `vcpu` about a posted interrupt. */
 void sched_notify(struct vcpu *vcpu);
 void sched_init(const struct boot_info *boot);

@@ -151,7 +151,7 @@ void vcpu_request(struct vcpu *vcpu, u32 requests)
 
 	__atomic_or_fetch(&vcpu->requests, requests, __ATOMIC_SEQ_CST);
 	if (vcpu->cpu != here) {
-		sched_kick(vcpu->cpu);
+		sched_kick(vcpu);
 		return;
 	}
 	/* Somebody else's turn on this CPU: let the scheduler look soon. */

@@ -53,11 +53,34 @@ bool sched_shared(const struct vcpu *vcpu)
 	return pcpus[vcpu->cpu].count > 1;
 }
 
-void sched_kick(u32 cpu)
+static bool needs_kick(u32 cpu)
 {
-	if (__atomic_load_n(&ept_running[cpu], __ATOMIC_SEQ_CST) ||
-	    __atomic_load_n(&pcpus[cpu].idle, __ATOMIC_SEQ_CST))
-		apic_send(cpu, VECTOR_KICK);
+	return __atomic_load_n(&ept_running[cpu], __ATOMIC_SEQ_CST) ||
+	       __atomic_load_n(&pcpus[cpu].idle, __ATOMIC_SEQ_CST);
+}
+
+/*
+ * The CPU is in root mode for a neighbour of `vcpu`, into which it may go back without a look at
+ * anybody else's requests. p->lock keeps the neighbour from being freed: see retire().
+ */
+static void call_back(struct pcpu *p, const struct vcpu *vcpu)
+{
+	spin_lock(&p->lock);
+	if (p->current && p->current != vcpu)
+		__atomic_or_fetch(&p->current->requests, REQ_YIELD, __ATOMIC_SEQ_CST);
+	spin_unlock(&p->lock);
+}
+
+void sched_kick(struct vcpu *vcpu)
+{
+	bool kick = needs_kick(vcpu->cpu);
+
+	if (!kick && sched_shared(vcpu)) {
+		call_back(&pcpus[vcpu->cpu], vcpu);
+		kick = needs_kick(vcpu->cpu);
+	}
+	if (kick)
+		apic_send(vcpu->cpu, VECTOR_KICK);
 }
 
 /* ept/ kicks CPUs that it has seen in guest mode. */
@@ -74,7 +97,7 @@ void sched_notify(struct vcpu *vcpu)
 	    __atomic_load_n(&ept_running[cpu], __ATOMIC_SEQ_CST))
 		apic_send(cpu, VECTOR_POSTED);
 	else
-		sched_kick(cpu);
+		sched_kick(vcpu);
 }
 
 void sched_add(struct vcpu *vcpu)
@@ -91,7 +114,7 @@ void sched_add(struct vcpu *vcpu)
 	p->count++;
 	spin_unlock(&p->lock);
 	if (vcpu->cpu != this_cpu()->index)
-		sched_kick(vcpu->cpu);
+		sched_kick(vcpu);
 }
 
 static void sched_remove(struct pcpu *p, struct vcpu *vcpu)
@@ -181,10 +204,13 @@ static void switch_to(struct pcpu *p, struct vcpu *vcpu)
 /* The vCPU's VM has ended: drop it from this CPU for good. */
 static void retire(struct pcpu *p, struct vcpu *vcpu)
 {
-	sched_remove(p, vcpu);
-	/* Its extended state is dead; whoever comes next loads all of its own. */
+	/*
+	 * Its extended state is dead; whoever comes next loads all of its own. Before
+	 * sched_remove(), which waits for those that have found it here.
+	 */
 	if (p->current == vcpu)
-		__atomic_store_n(&p->current, NULL, __ATOMIC_RELAXED);
+		__atomic_store_n(&p->current, NULL, __ATOMIC_RELEASE);
+	sched_remove(p, vcpu);
 	/* The processor may still cache it (SDM 25.11.1), and its frame is about to be reused. */
 	vmcs_clear(vcpu->vmcs);
 	vcpu->state = VCPU_STOPPED;

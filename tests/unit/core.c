@@ -167,7 +167,7 @@ struct vcpu *sched_current(void)
 	return &vcpu;
 }
 
-void sched_kick(u32 cpu)
+void sched_kick(struct vcpu *v)
 {
 }
 

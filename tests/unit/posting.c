@@ -50,9 +50,9 @@ static bool stop; /* atomic */
 
 /* --- what the files under test need ----------------------------------------------------------- */
 
-void sched_kick(u32 cpu)
+void sched_kick(struct vcpu *vcpu)
 {
-	if (__atomic_load_n(&ept_running[cpu], __ATOMIC_SEQ_CST))
+	if (__atomic_load_n(&ept_running[vcpu->cpu], __ATOMIC_SEQ_CST))
 		__atomic_store_n(&kicked, 1, __ATOMIC_SEQ_CST);
 }
 

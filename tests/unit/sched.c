@@ -366,12 +366,25 @@ static void test_many(void **state)
 
 static void test_kick(void **state)
 {
-	start(8);
-	add(0, 9, 0, 0); /* of another CPU, which is in root mode and will look by itself */
+	start(9);
+	add(0, 9, 0, 0);
+	add(1, 9, 10 * US, 500 * MS);
+	run_for(5 * MS);
+	/* Seen from another CPU: in root mode for the first one, which it may enter again at once.
+	 */
+	fake_cpu = 8;
+	vcpus[0].requests = vcpus[1].requests = 0;
+	sched_kick(&vcpus[0]);
+	assert_int_equal(vcpus[0].requests, 0);
+	sched_kick(&vcpus[1]);
+	assert_int_equal(vcpus[0].requests, REQ_YIELD);
 	assert_int_equal(kicks, 0);
+	/* In guest mode. */
+	vcpus[0].requests = 0;
 	ept_running[9] = (struct ept_view *)(uintptr_t)64;
-	sched_kick(9);
+	sched_kick(&vcpus[1]);
 	assert_int_equal(kicks, 1);
+	assert_int_equal(vcpus[0].requests, 0);
 	ept_running[9] = NULL;
 }
 
