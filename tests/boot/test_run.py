@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import time
 
@@ -84,7 +85,9 @@ def test_interrupt():
     """Ctrl-C ends the script and its emulator."""
     process = subprocess.Popen([ROOT / "scripts/run", "--no-build", "--emulator", "qemu", "--kernel",
                                 HELLO], stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-                               stdout=subprocess.DEVNULL, start_new_session=True)
+                               stdout=subprocess.DEVNULL, start_new_session=True,
+                               # A suite started with & has SIGINT ignored, and would pass that on.
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     assert b"qemu" in process.stderr.readline()
     time.sleep(1)
     os.killpg(process.pid, 2)
