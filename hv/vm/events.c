@@ -402,6 +402,9 @@ void vcpu_post_init(struct vcpu *vcpu)
 
 void vcpu_post_sipi(struct vcpu *vcpu, u8 vector)
 {
+	/* The first one starts it; another one that comes before it has begun is ignored. */
+	if (__atomic_load_n(&vcpu->requests, __ATOMIC_ACQUIRE) & REQ_SIPI)
+		return;
 	__atomic_store_n(&vcpu->sipi_vector, vector, __ATOMIC_RELAXED);
 	vcpu_request(vcpu, REQ_SIPI);
 }

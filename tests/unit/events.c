@@ -623,6 +623,7 @@ static void test_wake(void **state)
 	vcpu_post_nmi(&vcpu);
 	vcpu_post_init(&vcpu);
 	vcpu_post_sipi(&vcpu, 0x9a);
+	vcpu_post_sipi(&vcpu, 0x55); /* one too many */
 	assert_int_equal(vcpu.requests, REQ_NMI | REQ_INIT | REQ_SIPI);
 	assert_int_equal(vcpu.sipi_vector, 0x9a);
 }
