@@ -3,6 +3,8 @@
  * by an address pattern, accessed and dirty flags of the guest's own tables, and on Umbra the
  * view's permissions, discarded pages, the size of EPT leaves, and addresses where nothing is.
  */
+#include <umbra/features.h>
+
 #include "cpu.h"
 #include "mem.h"
 #include "umbra.h"
@@ -364,9 +366,13 @@ static void test_protect_implicit(void)
 	*word_at(p) = 3;
 	invlpg(va);
 	RAISE("movl (%0), %%eax", : : "r"(va) : "eax", "memory");
-	tap_ok(trap_last()->vector == VEC_PF && trap_last()->error & HC_PF_EPT &&
-		       trap_last()->cr2 == va,
-	       "a walk that must set A in a read-only table is refused");
+	/* Without EPT A/D, Bochs (2.7, 3.0) sets A without asking the EPT for write permission. */
+	if (hypercall(HC_FEATURES, 0, 0, 0, 0) & BIT(FEAT_EPT_AD))
+		tap_ok(trap_last()->vector == VEC_PF && trap_last()->error & HC_PF_EPT &&
+			       trap_last()->cr2 == va,
+		       "a walk that must set A in a read-only table is refused");
+	else
+		tap_skip("a walk that must set A in a read-only table is refused: needs ept_ad");
 	protect(table, 1, RWX);
 	tap_is(*word_at(va), 3, "and works when the table is writable again");
 	protect(table, 1, 0);

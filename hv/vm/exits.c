@@ -175,6 +175,16 @@ static void exit_apic_access(struct vcpu *vcpu)
 
 static void exit_apic_write(struct vcpu *vcpu)
 {
+	/*
+	 * The exit comes after the instruction; its single-step trap is pending then (SDM 28.1).
+	 * Bochs (3.0) drops it; setting it once more does no harm elsewhere.
+	 */
+	if (unlikely(vmcs_read(VMCS_GUEST_RFLAGS) & RFLAGS_TF) &&
+	    !(vmcs_read(VMCS_GUEST_DEBUGCTL) & BIT(1))) {
+		vmcs_write(VMCS_GUEST_PENDING_DEBUG,
+			   vmcs_read(VMCS_GUEST_PENDING_DEBUG) | BIT64(14));
+		vcpu->debug_pending = true;
+	}
 	platform_apic_write(vcpu, (u32)vmcs_read(VMCS_EXIT_QUALIFICATION) & 0xfff);
 }
 
