@@ -21,7 +21,7 @@ enum feature {
 	FEAT_VID,	  /* vid: virtual-interrupt delivery */
 	FEAT_POSTED,	  /* posted: process posted interrupts (needs vid) */
 	FEAT_TSC_SCALING, /* tsc_scaling: use TSC scaling */
-	FEAT_XSAVES,	  /* xsaves: XSAVES/XRSTORS for the guest and for switching vCPUs */
+	FEAT_XSAVES,	  /* xsaves: XSAVES/XRSTORS for the guest */
 	FEAT_RDTSCP,	  /* rdtscp: RDTSCP/RDPID for the guest */
 	FEAT_INVPCID,	  /* invpcid: INVPCID for the guest */
 	FEAT_WAITPKG,	  /* waitpkg: UMONITOR/UMWAIT/TPAUSE for the guest */
