@@ -66,9 +66,16 @@ static void test_cpuid_umbra(void)
 		tap_skip("hypervisor leaves need Umbra");
 		return;
 	}
+	r = cpuid(KVM_CPUID_BASE, 0);
+	tap_ok(r.ebx == KVM_CPUID_EBX && r.ecx == KVM_CPUID_ECX && r.edx == KVM_CPUID_EDX,
+	       "KVM's signature at 0x40000000");
+	tap_is(r.eax, KVM_CPUID_FEATURES, "highest of KVM's leaves");
+	r = cpuid(KVM_CPUID_FEATURES, 0);
+	tap_is(r.eax, KVM_FEATURE_NO_DELAYS, "features of KVM's that are offered");
+	tap_is(r.ebx | r.ecx | r.edx, 0, "no hints");
 	r = cpuid(UMBRA_CPUID_BASE, 0);
 	tap_ok(r.eax >= UMBRA_CPUID_TIMING && r.eax < UMBRA_CPUID_BASE + 0x100,
-	       "highest hypervisor leaf 0x%x", r.eax);
+	       "highest of Umbra's leaves 0x%x", r.eax);
 	r = cpuid(UMBRA_CPUID_INFO, 0);
 	tap_is(r.eax, UMBRA_HYPERCALL_VERSION, "hypercall ABI version");
 	tap_ok(r.ecx == 0 && r.edx >= 1, "vCPU %u of %u", r.ecx, r.edx);

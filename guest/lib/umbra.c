@@ -12,7 +12,7 @@ bool umbra_present(void)
 
 bool tcg_present(void)
 {
-	struct cpuid_regs r = cpuid(UMBRA_CPUID_BASE, 0);
+	struct cpuid_regs r = cpuid(0x40000000, 0);
 
 	return (cpuid(1, 0).ecx & BIT(31)) && r.ebx == 0x54474354 && r.ecx == 0x43544743;
 }

@@ -286,6 +286,11 @@ static __noinline struct cpuid_regs leaf_d(u32 subleaf)
 static __noinline struct cpuid_regs leaf_hypervisor(struct vcpu *vcpu, u32 leaf)
 {
 	switch (leaf) {
+	case KVM_CPUID_BASE:
+		return (struct cpuid_regs){KVM_CPUID_FEATURES, KVM_CPUID_EBX, KVM_CPUID_ECX,
+					   KVM_CPUID_EDX};
+	case KVM_CPUID_FEATURES:
+		return (struct cpuid_regs){.eax = KVM_FEATURE_NO_DELAYS};
 	case UMBRA_CPUID_BASE:
 		return (struct cpuid_regs){UMBRA_CPUID_TIMING, UMBRA_CPUID_EBX, UMBRA_CPUID_ECX,
 					   UMBRA_CPUID_EDX};
@@ -351,7 +356,7 @@ void exit_cpuid(struct vcpu *vcpu)
 		set_registers(vcpu, &extended[leaf & 0xf]);
 		return;
 	}
-	if (leaf >= UMBRA_CPUID_BASE && leaf < UMBRA_CPUID_BASE + 0x10000) {
+	if (leaf >= KVM_CPUID_BASE && leaf < KVM_CPUID_BASE + 0x10000) {
 		computed(vcpu, leaf);
 		return;
 	}

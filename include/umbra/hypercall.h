@@ -6,10 +6,16 @@
  * No other register changes. In 32-bit code the lower halves are used and RAX is sign-extended to
  * 32 bits. Numbers that are not listed return HC_ENOSYS. A hypercall acts on the calling VM only.
  *
- * A guest finds Umbra by CPUID: leaf 1 ECX[31] is set and leaf 0x40000000 returns the signature
- * UMBRA_CPUID_SIGNATURE in EBX, ECX, EDX ("UmbraUmbraHV"), EAX the highest hypervisor leaf.
- * Leaf 0x40000001: EAX = hypercall ABI version, EBX = VM id, ECX = vCPU index, EDX = vCPU count.
- * Leaf 0x40000010: EAX = TSC frequency in kHz, EBX = APIC timer input frequency in kHz.
+ * A guest finds Umbra by CPUID: leaf 1 ECX[31] is set and leaf 0x40000100 returns the signature
+ * "UmbraUmbraHV" in EBX, ECX, EDX, EAX being the highest of Umbra's leaves.
+ * Leaf 0x40000101: EAX = hypercall ABI version, EBX = VM id, ECX = vCPU index, EDX = vCPU count.
+ * Leaf 0x40000110: EAX = TSC frequency in kHz, EBX = APIC timer input frequency in kHz.
+ *
+ * Leaf 0x40000000 has the signature of KVM, and leaf 0x40000001 EAX the features of KVM's that are
+ * offered: that port 0x80 needs no delay, and nothing else (no clock, no asynchronous page faults,
+ * no KVM MSRs; hypercalls are Umbra's). Linux takes x2APIC without interrupt remapping only from a
+ * hypervisor that it knows. Software that looks for a hypervisor goes through 0x40000000 to
+ * 0x4000ff00 in steps of 0x100, so that several can be offered.
  *
  * Included by assembly too: only #define outside the __ASSEMBLER__ guard.
  */
@@ -17,12 +23,19 @@
 
 #define UMBRA_HYPERCALL_VERSION 1
 
-#define UMBRA_CPUID_BASE   0x40000000
-#define UMBRA_CPUID_INFO   0x40000001
-#define UMBRA_CPUID_TIMING 0x40000010
+#define UMBRA_CPUID_BASE   0x40000100
+#define UMBRA_CPUID_INFO   0x40000101
+#define UMBRA_CPUID_TIMING 0x40000110
 #define UMBRA_CPUID_EBX	   0x72626d55 /* "Umbr" */
 #define UMBRA_CPUID_ECX	   0x626d5561 /* "aUmb" */
 #define UMBRA_CPUID_EDX	   0x56486172 /* "raHV" */
+
+#define KVM_CPUID_BASE	      0x40000000
+#define KVM_CPUID_FEATURES    0x40000001
+#define KVM_CPUID_EBX	      0x4b4d564b /* "KVMK" */
+#define KVM_CPUID_ECX	      0x564b4d56 /* "VMKV" */
+#define KVM_CPUID_EDX	      0x0000004d /* "M" */
+#define KVM_FEATURE_NO_DELAYS 0x2	 /* EAX: an access to port 0x80 is no delay, and needless */
 
 #define HC_EPERM  (-1)
 #define HC_EINVAL (-22)

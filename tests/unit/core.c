@@ -616,6 +616,28 @@ static void test_cpuid(void **state)
 	assert_int_equal(vcpu.gpr[RAX], 2000);
 }
 
+static void assert_leaf(u32 leaf, u32 eax, u32 ebx, u32 ecx, u32 edx)
+{
+	ask(leaf, 0);
+	assert_int_equal(vcpu.gpr[RAX], eax);
+	assert_int_equal(vcpu.gpr[RBX], ebx);
+	assert_int_equal(vcpu.gpr[RCX], ecx);
+	assert_int_equal(vcpu.gpr[RDX], edx);
+}
+
+static void test_cpuid_hypervisor(void **state)
+{
+	start();
+	/* "KVMKVMKVM", and of its features only that an I/O delay is needless (bit 1). */
+	assert_leaf(0x40000000, 0x40000001, 0x4b4d564b, 0x564b4d56, 0x4d);
+	assert_leaf(0x40000001, 2, 0, 0, 0);
+	assert_leaf(0x40000010, 0, 0, 0, 0);
+	/* "UmbraUmbraHV" */
+	assert_leaf(0x40000100, 0x40000110, 0x72626d55, 0x626d5561, 0x56486172);
+	assert_leaf(0x40000101, 1, 0, 1, 2); /* VM 0, vCPU 1 of two */
+	assert_leaf(0x40000200, 0, 0, 0, 0);
+}
+
 static void test_cpuid_without_xsave(void **state)
 {
 	start();
@@ -771,6 +793,7 @@ int main(void)
 		cmocka_unit_test(test_msr_refusals),
 		cmocka_unit_test(test_tsc),
 		cmocka_unit_test(test_cpuid),
+		cmocka_unit_test(test_cpuid_hypervisor),
 		cmocka_unit_test(test_cpuid_without_xsave),
 		cmocka_unit_test(test_switch),
 		cmocka_unit_test(test_requests),
