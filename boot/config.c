@@ -14,6 +14,7 @@ enum kind {
 	HIDE,	 /* list of features, into a bit set */
 	PINS,	 /* list of CPU indices, into pin[] and pin_count */
 	MODULES, /* list of PATH [ARGUMENTS] */
+	FOCUS,	 /* all, monitor, or the name of a VM, which stands further down */
 };
 
 struct choice {
@@ -68,6 +69,7 @@ static const struct key umbra_keys[] = {
 	{"quantum_us", NUMBER, OPTION(quantum_us), "a number from 100 to 100000", NULL, 100,
 	 100000},
 	{"trace", CHOICE, OPTION(trace), "yes or no", yes_no, 0, 0},
+	{"focus", FOCUS, OPTION(focus), "all, monitor or the name of a VM", NULL, 0, 0},
 };
 
 static const struct key vm_keys[] = {
@@ -102,6 +104,8 @@ struct parser {
 	enum section section;
 	unsigned int section_line;
 	bool seen_umbra;
+	char focus[BOOT_NAME_LEN]; /* the VM that has to turn up */
+	unsigned int focus_line;
 	u32 seen_keys; /* bit set of the section's keys that have had a value */
 };
 
@@ -306,6 +310,47 @@ static void set_modules(struct parser *p, const struct key *key, const char *val
 	}
 }
 
+static bool good_name(const char *s, size_t len)
+{
+	size_t i;
+
+	for (i = 0; i < len; i++)
+		if (!((s[i] | 32) >= 'a' && (s[i] | 32) <= 'z') && !(s[i] >= '0' && s[i] <= '9') &&
+		    s[i] != '-' && s[i] != '_' && s[i] != '.')
+			return false;
+	return len >= 1 && len < BOOT_NAME_LEN;
+}
+
+static bool set_focus(struct parser *p, const char *value, size_t len)
+{
+	if (text_equal(value, "all"))
+		p->options->focus = BOOT_FOCUS_ALL;
+	else if (text_equal(value, "monitor"))
+		p->options->focus = BOOT_FOCUS_MONITOR;
+	else if (good_name(value, len))
+		copy(p->focus, value, len);
+	else
+		return false;
+	p->focus_line = p->line;
+	return true;
+}
+
+/* At the end, when all VMs are known. */
+static void find_focus(struct parser *p)
+{
+	u32 i;
+
+	if (!p->focus[0])
+		return;
+	for (i = 0; i < p->vm_count && !text_equal(p->vms[i].name, p->focus); i++)
+		;
+	p->options->focus = BOOT_FOCUS_VM + i;
+	if (i == p->vm_count)
+		error_at(p, p->focus_line,
+			 "focus: there is no [vm %s]; expected all, monitor or the name of a VM",
+			 p->focus);
+}
+
 static void bad_value(struct parser *p, const struct key *key, const char *value)
 {
 	if (*value)
@@ -366,6 +411,9 @@ static void set_value(struct parser *p, const struct key *key, const char *value
 		break;
 	case MODULES:
 		set_modules(p, key, value);
+		break;
+	case FOCUS:
+		ok = set_focus(p, value, len);
 		break;
 	}
 	if (!ok)
@@ -485,17 +533,6 @@ static void end_section(struct parser *p)
 	p->section = BROKEN;
 	p->section_line = p->line;
 	p->seen_keys = 0;
-}
-
-static bool good_name(const char *s, size_t len)
-{
-	size_t i;
-
-	for (i = 0; i < len; i++)
-		if (!((s[i] | 32) >= 'a' && (s[i] | 32) <= 'z') && !(s[i] >= '0' && s[i] <= '9') &&
-		    s[i] != '-' && s[i] != '_' && s[i] != '.')
-			return false;
-	return len >= 1 && len < BOOT_NAME_LEN;
 }
 
 static void start_vm(struct parser *p, const char *name, size_t len)
@@ -642,6 +679,7 @@ unsigned int config_parse(const char *text, size_t len, struct boot_options *opt
 		parse_line(&p, text + start, end - start);
 	}
 	end_section(&p);
+	find_focus(&p);
 	if (!p.vm_count && !p.errors)
 		error_at(&p, 0, "no guest is configured; expected at least one [vm NAME] section");
 	*vm_count = p.vm_count;

@@ -89,6 +89,14 @@ enum boot_log_level {
 	BOOT_LOG_DEBUG
 };
 
+/* boot_options.focus: whose console the terminal shows. */
+enum boot_focus {
+	BOOT_FOCUS_DEFAULT, /* as ALL, and without a hint about the keys on the terminal */
+	BOOT_FOCUS_ALL,	    /* every VM's lines */
+	BOOT_FOCUS_MONITOR,
+	BOOT_FOCUS_VM, /* + index */
+};
+
 struct boot_options {	       /* [umbra] */
 	uint64_t hide;	       /* optional features to pretend absent: 1 << enum feature */
 	uint32_t log_level;    /* enum boot_log_level */
@@ -101,6 +109,7 @@ struct boot_options {	       /* [umbra] */
 	uint16_t log_port;     /* UART for Umbra's own log; may equal console_port; 0 = none */
 	uint32_t screen;       /* 1: log on the framebuffer */
 	uint32_t trace;	       /* 1: keep the ring of exits for reports */
+	uint32_t focus;	       /* enum boot_focus */
 };
 
 enum boot_protocol {

@@ -80,6 +80,7 @@ static void test_defaults(void **state)
 	assert_int_equal(options.tick_us, 4000);
 	assert_int_equal(options.quantum_us, 4000);
 	assert_int_equal(options.trace, 0);
+	assert_int_equal(options.focus, BOOT_FOCUS_DEFAULT);
 	assert_int_equal(vm_count, 1);
 	assert_string_equal(vms[0].name, "a");
 	assert_string_equal(vms[0].kernel.path, "k");
@@ -173,6 +174,22 @@ static void test_every_choice(void **state)
 		assert_good(text);
 		assert_int_equal(options.hide, 1ull << i);
 	}
+}
+
+static void test_focus(void **state)
+{
+	assert_good("[umbra]\nfocus = all\n" VM_A);
+	assert_int_equal(options.focus, BOOT_FOCUS_ALL);
+	assert_good("[umbra]\nfocus = monitor\n" VM_A);
+	assert_int_equal(options.focus, BOOT_FOCUS_MONITOR);
+	assert_good("[umbra]\nfocus = a\n" VM_A "[vm b]\nkernel = k\n");
+	assert_int_equal(options.focus, BOOT_FOCUS_VM);
+	assert_good("[umbra]\nfocus = b\n" VM_A "[vm b]\nkernel = k\n");
+	assert_int_equal(options.focus, BOOT_FOCUS_VM + 1);
+	assert_bad("[umbra]\n\nfocus = c\n" VM_A, 3,
+		   "focus: there is no [vm c]; expected all, monitor or the name of a VM");
+	assert_bad("[umbra]\nfocus = a b\n" VM_A, 2, "focus: \"a b\" is not a valid value");
+	assert_bad("[umbra]\nfocus =\n" VM_A, 2, "focus: the value is empty");
 }
 
 static void test_syntax(void **state)
@@ -414,17 +431,12 @@ static void test_pins(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_every_key),
-		cmocka_unit_test(test_every_choice),
-		cmocka_unit_test(test_syntax),
-		cmocka_unit_test(test_bad_structure),
-		cmocka_unit_test(test_bad_values),
-		cmocka_unit_test(test_lengths),
-		cmocka_unit_test(test_many),
-		cmocka_unit_test(test_all_errors_reported),
-		cmocka_unit_test(test_not_text),
-		cmocka_unit_test(test_pins),
+		cmocka_unit_test(test_defaults),     cmocka_unit_test(test_every_key),
+		cmocka_unit_test(test_every_choice), cmocka_unit_test(test_focus),
+		cmocka_unit_test(test_syntax),	     cmocka_unit_test(test_bad_structure),
+		cmocka_unit_test(test_bad_values),   cmocka_unit_test(test_lengths),
+		cmocka_unit_test(test_many),	     cmocka_unit_test(test_all_errors_reported),
+		cmocka_unit_test(test_not_text),     cmocka_unit_test(test_pins),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
