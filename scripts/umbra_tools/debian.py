@@ -117,6 +117,27 @@ class PrivateApt:
                    label=f"apt-get {' '.join(words)} (suite {self.suite} of {mirror()[0]})",
                    **options)
 
+    def show(self, package):
+        """The control fields of the version that would be installed, by name."""
+        text = run("apt-cache", *self.options, "show", "--no-all-versions", package,
+                   label=f"apt-cache show {package} (suite {self.suite} of {mirror()[0]})")
+        return dict(re.findall(r"^([A-Za-z0-9-]+): (.*)$", text.strip().split("\n\n")[0], re.M))
+
+    def download(self, folder, *packages):
+        """Fetch packages, without what they depend on, into `folder`; apt checks their sums."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.get("download", *packages, cwd=folder)
+
+
+def depends(fields):
+    """Names of the packages that one depends on, of alternatives the first."""
+    names = []
+    for field in ("Pre-Depends", "Depends"):
+        for entry in fields.get(field, "").split(","):
+            if m := re.match(r"\s*([a-z0-9][a-z0-9+.-]*)", entry):
+                names.append(m[1])
+    return names
+
 
 def sha256(path):
     digest = hashlib.sha256()
