@@ -14,6 +14,7 @@ enum kind {
 	HIDE,	 /* list of features, into a bit set */
 	PINS,	 /* list of CPU indices, into pin[] and pin_count */
 	MODULES, /* list of PATH [ARGUMENTS] */
+	DISKS,	 /* list of PATH [ro|cow] */
 	FOCUS,	 /* all, monitor, or the name of a VM, which stands further down */
 };
 
@@ -49,6 +50,7 @@ static const struct choice protocols[] = {{"auto", BOOT_PROTO_AUTO},
 					  {"pvh", BOOT_PROTO_PVH},
 					  {"linux", BOOT_PROTO_LINUX},
 					  {NULL, 0}};
+static const struct choice disk_modes[] = {{"cow", BOOT_DISK_COW}, {"ro", BOOT_DISK_RO}, {NULL, 0}};
 static const struct choice ports[] = {{"com1", 0x3f8}, {"com2", 0x2f8}, {"com3", 0x3e8},
 				      {"com4", 0x2e8}, {"none", 0},	{NULL, 0}};
 
@@ -84,6 +86,8 @@ static const struct key vm_keys[] = {
 	{"protocol", CHOICE, VM(protocol), "auto, multiboot, pvh or linux", protocols, 0, 0},
 	{"intercept", NUMBER, VM(intercept), "a number from 0 to 0xffffffff", NULL, 0, 0xffffffff},
 	{"x2apic", CHOICE, VM(x2apic), "yes or no", yes_no, 0, 0},
+	{"disks", DISKS, 0, "up to 4 of PATH [ro|cow], separated by commas", NULL, 0, 0},
+	{"virtio_console", CHOICE, VM(virtio_console), "yes or no", yes_no, 0, 0},
 };
 
 enum section {
@@ -272,6 +276,15 @@ static void set_pins(struct parser *p, const struct key *key, const char *value)
 	}
 }
 
+static bool good_path(struct parser *p, const char *key, u32 entry, size_t len)
+{
+	if (len && len < BOOT_PATH_LEN)
+		return true;
+	error(p, "%s: the path of entry %u is %s; expected a path of 1 to 127 bytes", key,
+	      entry + 1, len ? "too long" : "empty");
+	return false;
+}
+
 static void set_modules(struct parser *p, const struct key *key, const char *value)
 {
 	struct boot_vm *vm = &p->vms[p->vm_count - 1];
@@ -291,13 +304,8 @@ static void set_modules(struct parser *p, const struct key *key, const char *val
 			error(p, "modules: too many; expected %s", key->expected);
 			return;
 		}
-		if (!path || path >= BOOT_PATH_LEN) {
-			error(p,
-			      "modules: the path of entry %u is %s; expected a path of 1 to 127 "
-			      "bytes",
-			      vm->module_count + 1, path ? "too long" : "empty");
+		if (!good_path(p, "modules", vm->module_count, path))
 			return;
-		}
 		if (n >= BOOT_CMDLINE_LEN) {
 			error(p,
 			      "modules: the arguments of entry %u are %u bytes; expected up to "
@@ -349,6 +357,40 @@ static void find_focus(struct parser *p)
 		error_at(p, p->focus_line,
 			 "focus: there is no [vm %s]; expected all, monitor or the name of a VM",
 			 p->focus);
+}
+
+static void set_disks(struct parser *p, const struct key *key, const char *value)
+{
+	struct boot_vm *vm = &p->vms[p->vm_count - 1];
+	char item[CONFIG_MAX_LINE + 1];
+	size_t len, path, n;
+	const char *mode;
+	u32 chosen;
+
+	if (!*value)
+		return;
+	while (next_item(&value, item, &len, true)) {
+		for (path = 0; path < len && !is_blank(item[path]); path++)
+			;
+		mode = item + path;
+		n = len - path;
+		trim(&mode, &n);
+		if (vm->disk_count == BOOT_MAX_DISKS) {
+			error(p, "disks: too many; expected %s", key->expected);
+			return;
+		}
+		if (!good_path(p, "disks", vm->disk_count, path))
+			return;
+		chosen = BOOT_DISK_COW;
+		if (n && !find_choice(disk_modes, mode, &chosen)) {
+			error(p,
+			      "disks: \"%.40s\" follows the path of entry %u; expected ro or cow",
+			      mode, vm->disk_count + 1);
+			return;
+		}
+		copy(vm->disk[vm->disk_count].path, item, path);
+		vm->disk_mode[vm->disk_count++] = chosen;
+	}
 }
 
 static void bad_value(struct parser *p, const struct key *key, const char *value)
@@ -411,6 +453,9 @@ static void set_value(struct parser *p, const struct key *key, const char *value
 		break;
 	case MODULES:
 		set_modules(p, key, value);
+		break;
+	case DISKS:
+		set_disks(p, key, value);
 		break;
 	case FOCUS:
 		ok = set_focus(p, value, len);

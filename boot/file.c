@@ -135,6 +135,8 @@ static bool read_open(EFI_FILE_HANDLE file, const char *path, u64 limit, const c
 	say("loading %s (%llu KiB)", path, (size + KIB - 1) / KIB);
 	out->base = (uintptr_t)to;
 	out->bytes = size;
+	/* A disk's last sector may end beyond the file. */
+	bs->SetMem((u8 *)to + size, ALIGN_UP(size, PAGE_SIZE) - size, 0);
 	return read_all(file, path, to, size);
 }
 

@@ -58,7 +58,8 @@ bool file_volume(void);
 void file_volume_close(void);
 /*
  * Reads the whole file (at least 1, at most `limit` bytes) into memory of its own. `path` may have
- * either slash; a relative one starts at CONFIG_DIR. Sets out->base, bytes, and path as given.
+ * either slash; a relative one starts at CONFIG_DIR. Sets out->base, bytes, and path as given. The
+ * rest of the last page is zeroed.
  */
 bool file_read(const char *path, u64 limit, const char *limit_text, enum lifetime lifetime,
 	       struct boot_file *out);

@@ -8,6 +8,7 @@
 
 #define IMAGE_FILE_MAX	(64 * MIB)
 #define KERNEL_FILE_MAX (2 * GIB)
+#define DISK_FILE_MAX	(64 * GIB)
 
 EFI_SYSTEM_TABLE *efi;
 EFI_BOOT_SERVICES *bs;
@@ -62,7 +63,21 @@ static bool load_image(struct boot_info *info, u64 *entry)
 	return true;
 }
 
-static bool load_guest(struct boot_vm *vm)
+/* Nobody writes to a disk's file: VMs that name the same one share it. */
+static bool load_disk(const struct boot_info *info, struct boot_file *disk)
+{
+	for (const struct boot_vm *vm = info->vm; vm < info->vm + info->vm_count; vm++) {
+		for (u32 i = 0; i < vm->disk_count; i++) {
+			if (vm->disk[i].base && text_equal(vm->disk[i].path, disk->path)) {
+				*disk = vm->disk[i];
+				return true;
+			}
+		}
+	}
+	return file_read(disk->path, DISK_FILE_MAX, "the limit", KEPT, disk);
+}
+
+static bool load_guest(const struct boot_info *info, struct boot_vm *vm)
 {
 	char limit[80];
 	u32 i;
@@ -73,7 +88,21 @@ static bool load_guest(struct boot_vm *vm)
 	ok = file_read(vm->kernel.path, KERNEL_FILE_MAX, "the limit", KEPT, &vm->kernel);
 	for (i = 0; i < vm->module_count; i++)
 		ok &= file_read(vm->module[i].path, vm->memory, limit, KEPT, &vm->module[i]);
+	for (i = 0; i < vm->disk_count; i++)
+		ok &= load_disk(info, &vm->disk[i]);
 	return ok;
+}
+
+/* RAM, and every page of its disks written to (before the disks are loaded: RAM alone). */
+static u64 memory_of(const struct boot_vm *vm)
+{
+	u64 bytes = vm->memory;
+	u32 i;
+
+	for (i = 0; i < vm->disk_count; i++)
+		if (vm->disk_mode[i] == BOOT_DISK_COW)
+			bytes += ALIGN_UP(vm->disk[i].bytes, PAGE_SIZE);
+	return bytes;
 }
 
 /* The guests' memory must fit into what is usable once the loader and the firmware are gone. */
@@ -93,11 +122,11 @@ static bool check_memory(struct boot_info *info)
 	map.count = info->memory_count;
 	usable = memmap_sum(&map, BOOT_MEM_USABLE);
 	for (i = 0; i < info->vm_count; i++)
-		wanted += info->vm[i].memory;
+		wanted += memory_of(&info->vm[i]);
 	if (wanted <= usable)
 		return true;
 	problem("not enough memory: the VMs want %llu MiB, %llu MiB are usable; lower \"memory\" "
-		"in %s",
+		"or the size of disks in %s",
 		wanted / MIB, usable / MIB, CONFIG_PATH);
 	return false;
 }
@@ -148,7 +177,7 @@ static EFI_STATUS run(u64 start_tsc)
 	if (config_ok) {
 		config_ok = check_pins(info) & check_memory(info);
 		for (i = 0; i < info->vm_count; i++)
-			config_ok &= load_guest(&info->vm[i]);
+			config_ok &= load_guest(info, &info->vm[i]);
 		config_ok = config_ok && check_memory(info);
 	}
 	if (!ok || !config_ok)

@@ -2,8 +2,8 @@
 #include "loader.h"
 #include "memmap.h"
 
-/* Hypervisor, its file, hand-over, trampoline, configuration, map; kernels and modules. */
-#define MAX_BLOCKS (16 + BOOT_MAX_VMS * (1 + BOOT_MAX_MODULES))
+/* Hypervisor, its file, hand-over, trampoline, configuration, map; kernels, modules, disks. */
+#define MAX_BLOCKS (16 + BOOT_MAX_VMS * (1 + BOOT_MAX_MODULES + BOOT_MAX_DISKS))
 
 static struct block {
 	u64 base, pages;

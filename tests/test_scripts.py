@@ -85,11 +85,13 @@ def test_config_collects_files(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name)
     c = config.Config("[vm a]\nkernel = one/kernel\nmodules = two/kernel x,,y, one/kernel\n"
+                      "disks = one/kernel ro, one/kernel\n"
                       "[vm b]\nkernel = one/a b\n", folder=tmp_path)
     files = c.collect()
     assert sorted(files) == ["umbra/files/2-kernel", "umbra/files/a_b", "umbra/files/kernel"]
     assert c.get("vm a", "kernel") == "/umbra/files/kernel"
     assert c.get("vm a", "modules") == "/umbra/files/2-kernel x,,y, /umbra/files/kernel"
+    assert c.get("vm a", "disks") == "/umbra/files/kernel ro, /umbra/files/kernel"
     broken = config.Config("[vm a]\nkernel = nothing\n", "x.conf", tmp_path)
     with pytest.raises(Failure, match=r"x\.conf:2: .*nothing does not exist"):
         broken.collect()

@@ -15,12 +15,13 @@
 #include <stdint.h>
 
 #define BOOT_INFO_MAGIC	  0x4152424d55424f4full /* "OOBUMBRA" */
-#define BOOT_INFO_VERSION 1
+#define BOOT_INFO_VERSION 2
 
 #define BOOT_MAX_MEMORY	 512
 #define BOOT_MAX_CPUS	 64
 #define BOOT_MAX_VMS	 32
 #define BOOT_MAX_MODULES 8
+#define BOOT_MAX_DISKS	 4
 #define BOOT_MAX_VCPUS	 16
 #define BOOT_NAME_LEN	 32
 #define BOOT_PATH_LEN	 128
@@ -119,6 +120,11 @@ enum boot_protocol {
 	BOOT_PROTO_LINUX
 };
 
+enum boot_disk_mode {
+	BOOT_DISK_COW, /* the VM writes to pages of its own */
+	BOOT_DISK_RO,
+};
+
 struct boot_vm { /* [vm NAME] */
 	char name[BOOT_NAME_LEN];
 	uint64_t memory;	      /* bytes, multiple of 2 MiB */
@@ -129,7 +135,13 @@ struct boot_vm { /* [vm NAME] */
 	uint32_t intercept;	      /* exception bitmap beyond what Umbra needs (testing) */
 	uint32_t x2apic;	      /* 1: offer x2APIC in CPUID (default) */
 	uint32_t module_count;
+	uint32_t disk_count;
+	uint32_t virtio_console; /* 1: a virtio console beside the UART */
 	struct boot_file kernel;
+	/* VMs that name the same file share it: nobody writes to it. Zeroes up to the page's end.
+	 */
+	struct boot_file disk[BOOT_MAX_DISKS];
+	uint32_t disk_mode[BOOT_MAX_DISKS]; /* enum boot_disk_mode */
 	struct boot_file module[BOOT_MAX_MODULES];
 	char module_args[BOOT_MAX_MODULES][BOOT_CMDLINE_LEN]; /* text after the path */
 	char cmdline[BOOT_CMDLINE_LEN];

@@ -129,7 +129,7 @@ class Config:
         return path
 
     def collect(self):
-        """Rewrite kernel and module paths from this machine's to the ESP's. Returns the files to
+        """Rewrite paths of kernels, modules and disks from this machine's to the ESP's. Returns the files to
         put there: {path on the ESP: path on this machine}."""
         files, names = {}, {}
 
@@ -152,10 +152,10 @@ class Config:
                 continue
             if key == "kernel":
                 self.lines[index] = f"kernel = {quote(place(value, index))}"
-            elif key == "modules":
-                modules = []
+            elif key in ("modules", "disks"):
+                entries = []
                 for entry in split_list(value):
                     path, blank, arguments = entry.partition(" ")
-                    modules.append(place(path, index) + blank + arguments.replace(",", ",,"))
-                self.lines[index] = f"modules = {quote(', '.join(modules))}"
+                    entries.append(place(path, index) + blank + arguments.replace(",", ",,"))
+                self.lines[index] = f"{key} = {quote(', '.join(entries))}"
         return files

@@ -51,6 +51,14 @@ static void check_vm(const struct boot_vm *vm)
 	}
 }
 
+static void check_disks(const struct boot_vm *vm)
+{
+	CHECK(vm->disk_count <= BOOT_MAX_DISKS && vm->virtio_console <= 1);
+	for (u32 i = 0; i < vm->disk_count; i++)
+		CHECK(is_string(vm->disk[i].path, BOOT_PATH_LEN) && vm->disk[i].path[0] &&
+		      vm->disk_mode[i] <= BOOT_DISK_RO);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -73,6 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CHECK(options.screen <= 1 && options.trace <= 1 && options.hide >> FEAT_COUNT == 0);
 	for (i = 0; i < count; i++) {
 		check_vm(&vms[i]);
+		check_disks(&vms[i]);
 		for (j = 0; j < i; j++)
 			CHECK(strcmp(vms[i].name, vms[j].name));
 	}

@@ -92,6 +92,8 @@ static void test_defaults(void **state)
 	assert_int_equal(vms[0].intercept, 0);
 	assert_int_equal(vms[0].x2apic, 1);
 	assert_int_equal(vms[0].module_count, 0);
+	assert_int_equal(vms[0].disk_count, 0);
+	assert_int_equal(vms[0].virtio_console, 0);
 	assert_good(VM_A);
 }
 
@@ -104,6 +106,7 @@ static void test_every_key(void **state)
 		"[vm one.-_9]\nkernel = /dir/a kernel.elf\nmodules = m1, \\m2 with  args ,m3 a,,b\n"
 		"cmdline = console=ttyS0 # comment\nmemory = 4M\nvcpus = 16\ncpus = 1,0 , 63\n"
 		"protocol = pvh\nintercept = 0xffffffff\nx2apic = no\n"
+		"disks = root.img, /a,,b.img   ro ,c cow,d\nvirtio_console = yes\n"
 		"[vm b]\nkernel = x\nmemory = 512G\nprotocol = linux\n");
 	assert_int_equal(options.log_level, BOOT_LOG_DEBUG);
 	assert_int_equal(options.console_port, 0x2f8);
@@ -136,6 +139,15 @@ static void test_every_key(void **state)
 	assert_int_equal(vms[0].protocol, BOOT_PROTO_PVH);
 	assert_int_equal(vms[0].intercept, 0xffffffff);
 	assert_int_equal(vms[0].x2apic, 0);
+	assert_int_equal(vms[0].virtio_console, 1);
+	assert_int_equal(vms[0].disk_count, 4);
+	assert_string_equal(vms[0].disk[0].path, "root.img");
+	assert_int_equal(vms[0].disk_mode[0], BOOT_DISK_COW);
+	assert_string_equal(vms[0].disk[1].path, "/a,b.img");
+	assert_int_equal(vms[0].disk_mode[1], BOOT_DISK_RO);
+	assert_int_equal(vms[0].disk_mode[2], BOOT_DISK_COW);
+	assert_string_equal(vms[0].disk[3].path, "d");
+	assert_int_equal(vms[0].disk_mode[3], BOOT_DISK_COW);
 	assert_int_equal(vms[1].memory, 512 * GIB);
 	assert_int_equal(vms[1].protocol, BOOT_PROTO_LINUX);
 	assert_int_equal(vms[1].module_count, 0);
@@ -310,6 +322,10 @@ static void test_bad_values(void **state)
 		{"x2apic = on", "expected yes or no"},
 		{"modules = a,b,c,d,e,f,g,h,i", "modules: too many; expected up to 8"},
 		{"modules = a, ", "the path of entry 2 is empty"},
+		{"disks = a, b, c, d, e", "disks: too many; expected up to 4"},
+		{"disks = a, , b", "disks: the path of entry 2 is empty"},
+		{"disks = a rw", "\"rw\" follows the path of entry 1; expected ro or cow"},
+		{"virtio_console = maybe", "expected yes or no"},
 		{"cmdline = \"a", "the quoted value has no closing quote"},
 		{"cmdline = \"", "the quoted value has no closing quote"},
 		{"cmdline = \"a\\", "the quoted value has no closing quote"},
