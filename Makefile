@@ -110,7 +110,16 @@ GUEST_LIB := $(patsubst %,$(BUILD)/%.o,$(basename $(wildcard guest/lib/*.c))) \
 	$(patsubst %,$(BUILD)/%.S.o,$(basename $(wildcard guest/lib/*.S)))
 GUESTS    := $(patsubst guest/%.c,$(BUILD)/guest/%.elf,$(wildcard guest/*.c))
 
-guests: $(GUESTS)
+# Programs for Linux guests, put in the initramfs by scripts/linux.
+LINUX_CFLAGS := -std=gnu17 -O2 $(WARN) -ffreestanding -fno-stack-protector -fno-pic -fno-pie \
+	-fno-asynchronous-unwind-tables -fcf-protection=none -mgeneral-regs-only
+LINUX_PROGRAMS := $(patsubst guest/linux/%.c,$(BUILD)/guest/linux/%,$(wildcard guest/linux/*.c))
+
+guests: $(GUESTS) $(LINUX_PROGRAMS)
+
+$(BUILD)/guest/linux/%: guest/linux/%.c guest/linux/sys.h
+	@mkdir -p $(@D)
+	$(CC) $(LINUX_CFLAGS) -static -nostdlib -Wl,--build-id=none -s -o $@ $<
 
 $(BUILD)/guest/%.o: guest/%.c
 	@mkdir -p $(@D)
