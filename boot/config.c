@@ -71,6 +71,7 @@ static const struct key umbra_keys[] = {
 	{"quantum_us", NUMBER, OPTION(quantum_us), "a number from 100 to 100000", NULL, 100,
 	 100000},
 	{"trace", CHOICE, OPTION(trace), "yes or no", yes_no, 0, 0},
+	{"report", CHOICE, OPTION(report), "yes or no", yes_no, 0, 0},
 	{"focus", FOCUS, OPTION(focus), "all, monitor or the name of a VM", NULL, 0, 0},
 };
 

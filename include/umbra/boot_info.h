@@ -110,6 +110,7 @@ struct boot_options {	       /* [umbra] */
 	uint16_t log_port;     /* UART for Umbra's own log; may equal console_port; 0 = none */
 	uint32_t screen;       /* 1: log on the framebuffer */
 	uint32_t trace;	       /* 1: keep the ring of exits for reports */
+	uint32_t report;       /* 1: profile exits, write a report of each VM to the log */
 	uint32_t focus;	       /* enum boot_focus */
 };
 

@@ -80,6 +80,7 @@ static void test_defaults(void **state)
 	assert_int_equal(options.tick_us, 4000);
 	assert_int_equal(options.quantum_us, 4000);
 	assert_int_equal(options.trace, 0);
+	assert_int_equal(options.report, 0);
 	assert_int_equal(options.focus, BOOT_FOCUS_DEFAULT);
 	assert_int_equal(vm_count, 1);
 	assert_string_equal(vms[0].name, "a");
@@ -99,6 +100,9 @@ static void test_defaults(void **state)
 
 static void test_every_key(void **state)
 {
+	assert_good("[umbra]\nreport = yes\n" VM_A);
+	assert_int_equal(options.report, 1);
+	assert_int_equal(options.trace, 0);
 	assert_good(
 		"[umbra]\nlog_level = debug\nconsole = com2\nlog = 0x3e8\nscreen = no\n"
 		"poweroff = qemu\norder = sequence\ncpus = 3\nhide = pml, ept_1g\n"
@@ -119,6 +123,7 @@ static void test_every_key(void **state)
 	assert_int_equal(options.tick_us, 100);
 	assert_int_equal(options.quantum_us, 100000);
 	assert_int_equal(options.trace, 1);
+	assert_int_equal(options.report, 0);
 	assert_int_equal(vm_count, 2);
 	assert_string_equal(vms[0].name, "one.-_9");
 	assert_string_equal(vms[0].kernel.path, "/dir/a kernel.elf");
@@ -295,6 +300,7 @@ static void test_bad_values(void **state)
 		{"quantum_us = 4K", "quantum_us"},
 		{"quantum_us = 0x", "quantum_us"},
 		{"trace = 1", "trace"},
+		{"report = 1", "report"},
 	};
 	static const struct {
 		const char *line, *part;
