@@ -17,6 +17,13 @@ void vcpu_state_reset(struct vcpu *vcpu, bool init);
 void vcpu_state_sipi(struct vcpu *vcpu, u8 vector);
 /* 32-bit flat protected mode, as the boot protocols start a kernel. */
 void vcpu_state_flat32(struct vcpu *vcpu, u32 eip, u32 eax, u32 ebx);
+/* 64-bit mode on page tables and a GDT that lie in guest memory, as Linux's 64-bit entry wants it.
+ */
+struct start64 {
+	u64 rip, rsp, rsi, cr3, gdt_base;
+	u16 gdt_limit;
+};
+void vcpu_state_long64(struct vcpu *vcpu, const struct start64 *start);
 /* Control words, written only if they changed. */
 void vcpu_set_proc(struct vcpu *vcpu, u32 set, u32 clear);
 void vcpu_set_proc2(struct vcpu *vcpu, u32 set, u32 clear);
@@ -158,12 +165,15 @@ int bios_install(struct vm *vm);
 /* --- trace.c -----------------------------------------------------------------------------------
  */
 
-#define TRACE_ENTRIES 4096u
-/* Nothing without `trace = yes`. 0 or ERR_NOMEM. */
-int trace_create(struct vcpu *vcpu);
-void trace_destroy(struct vcpu *vcpu);
-/* Records the exit that has just happened; only if vcpu->trace. */
-void trace_exit(struct vcpu *vcpu, u32 reason);
+/* Nothing without `trace = yes` or `report = yes`. 0 or ERR_NOMEM. */
+int watch_create(struct vcpu *vcpu);
+void watch_destroy(struct vcpu *vcpu);
+/* Records the exit that has just happened, before its handler; only if vcpu->watch. */
+void watch_exit(struct vcpu *vcpu, u32 reason);
+/* Serves REQ_WATCH: vcpu->watch becomes what is wanted. */
+void watch_follow(struct vcpu *vcpu);
+/* The guest is about to be entered, or the scheduler to take over: what it has cost. */
+void watch_done(struct vcpu *vcpu);
 /* The last exits to the log, at level warn. */
 void trace_report(const struct vcpu *vcpu);
 

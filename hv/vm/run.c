@@ -12,10 +12,28 @@
 #include "x86/cpu.h"
 #include "x86/regs.h"
 
+/*
+ * The way in of a vCPU whose exits are watched: everybody's, and what it cost. A detour by way of a
+ * request, so that those who are not watched pay nothing.
+ */
+static __noinline int prepare_watched(struct vcpu *vcpu, u32 requests)
+{
+	int result;
+
+	watch_follow(vcpu);
+	if (requests)
+		__atomic_or_fetch(&vcpu->requests, requests, __ATOMIC_RELAXED);
+	result = vcpu_prepare(vcpu);
+	watch_done(vcpu);
+	return result;
+}
+
 /* Everything other CPUs and devices can ask for. */
 static __noinline int serve_requests(struct vcpu *vcpu, u32 requests)
 {
-	if (requests & REQ_STOP) {
+	if (unlikely(requests & (REQ_STOP | REQ_WATCH))) {
+		if (requests & REQ_WATCH)
+			return prepare_watched(vcpu, requests & ~REQ_WATCH);
 		vcpu_request(vcpu, REQ_STOP);
 		return RUN_LEAVE;
 	}
@@ -122,9 +140,9 @@ int vcpu_prepare(struct vcpu *vcpu)
 }
 
 /* Apart, so that vcpu_exit() stays straight code that ends in a jump. */
-static __noinline void traced_exit(struct vcpu *vcpu, u32 reason)
+static __noinline void watched_exit(struct vcpu *vcpu, u32 reason)
 {
-	trace_exit(vcpu, reason);
+	watch_exit(vcpu, reason);
 	exit_handlers[reason](vcpu);
 }
 
@@ -139,8 +157,8 @@ void vcpu_exit(struct vcpu *vcpu)
 		return;
 	}
 	vcpu->exits[reason]++;
-	if (unlikely(vcpu->trace))
-		traced_exit(vcpu, reason);
+	if (unlikely(vcpu->watch))
+		watched_exit(vcpu, reason);
 	else
 		exit_handlers[reason](vcpu);
 }

@@ -165,6 +165,9 @@ void sched_deadline(struct vcpu *vcpu, u64 now)
 static void account(struct pcpu *p, struct vcpu *vcpu, u64 now)
 {
 	vcpu->used += now - p->since;
+	vcpu->run_tsc += now - p->since;
+	if (vcpu->watch)
+		vcpu->watched_tsc += now - p->since;
 	p->since = now;
 }
 
@@ -284,6 +287,19 @@ static void idle(struct pcpu *p)
 	__atomic_store_n(&p->idle, 0, __ATOMIC_SEQ_CST);
 }
 
+/* It has the CPU from now on, be it asleep before or not. */
+static void begin_turn(struct vcpu *vcpu, u64 now)
+{
+	if (vcpu->halted_since) {
+		vcpu->halted_tsc += now - vcpu->halted_since;
+		vcpu->halted_since = 0;
+	}
+	if (vcpu->watch) {
+		vcpu->root_since = now;
+		__atomic_or_fetch(&vcpu->requests, REQ_WATCH, __ATOMIC_RELAXED);
+	}
+}
+
 static void run(struct pcpu *p, struct vcpu *vcpu)
 {
 	u64 now;
@@ -299,6 +315,7 @@ static void run(struct pcpu *p, struct vcpu *vcpu)
 	p->since = now = rdtsc();
 	p->slice_end = now + quantum_tsc;
 	sched_deadline(vcpu, now);
+	begin_turn(vcpu, now);
 	/* What stopped it from running may have gone: the requests are looked at afresh. */
 	__atomic_or_fetch(&vcpu->requests, REQ_IRQ, __ATOMIC_RELAXED);
 	result = vcpu_prepare(vcpu);
@@ -309,7 +326,10 @@ static void run(struct pcpu *p, struct vcpu *vcpu)
 		vcpu->launched = 0;
 		vcpu_entry_failed(vcpu, 0);
 	}
-	account(p, vcpu, rdtsc());
+	now = rdtsc();
+	account(p, vcpu, now);
+	if (vcpu->state == VCPU_HALTED)
+		vcpu->halted_since = now;
 }
 
 __noreturn void sched_loop(void)

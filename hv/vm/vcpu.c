@@ -29,7 +29,7 @@ struct vcpu *vcpu_create(struct vm *vm, u32 index, u32 cpu)
 	vcpu->vapic = heap_alloc(PAGE_SIZE);
 	vcpu->xsave_area = heap_alloc(xsave_area_bytes());
 	if (!vcpu->posted || !vcpu->vapic || !vcpu->xsave_area || mmio_vcpu_create(vcpu) ||
-	    trace_create(vcpu) || vmx_alloc_vmcs(&vcpu->vmcs) ||
+	    watch_create(vcpu) || vmx_alloc_vmcs(&vcpu->vmcs) ||
 	    frame_alloc_page(FRAME_HV, &vcpu->msr_bitmap)) {
 		vcpu_destroy(vcpu);
 		return NULL;
@@ -42,7 +42,7 @@ struct vcpu *vcpu_create(struct vm *vm, u32 index, u32 cpu)
 
 void vcpu_destroy(struct vcpu *vcpu)
 {
-	trace_destroy(vcpu);
+	watch_destroy(vcpu);
 	mmio_vcpu_destroy(vcpu);
 	if (vcpu->msr_bitmap.v)
 		frame_free(FRAME_HV, vcpu->msr_bitmap, PAGE_SIZE);

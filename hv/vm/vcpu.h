@@ -12,9 +12,10 @@
 #include "vmx/vmcs.h"
 
 struct vm;
-struct lapic;	  /* dev/ */
-struct emu_cache; /* emu/ */
-struct trace_entry;
+struct lapic;	    /* dev/ */
+struct emu_cache;   /* emu/ */
+struct trace_entry; /* trace.h */
+struct profile;	    /* profile.h */
 
 /* General registers in the order of their encoding in instructions. */
 enum gpr {
@@ -48,6 +49,11 @@ enum gpr {
 #define REQ_TIMER   BIT(8)  /* the deadline changed */
 #define REQ_VIEW    BIT(9)  /* another view: write EPTP */
 #define REQ_EOI_MAP BIT(10) /* level-triggered vectors changed: rewrite the EOI-exit bitmap */
+#define REQ_WATCH   BIT(11) /* exits are watched, or begin or cease to be: trace.c */
+
+/* Bits of vcpu->watch: for whom exits are watched. */
+#define WATCH_TRACE  BIT(0)
+#define WATCH_REPORT BIT(1)
 
 enum vcpu_state {
 	VCPU_RUNNABLE,
@@ -123,11 +129,19 @@ struct vcpu {
 	u64 cr2;
 
 	u64 msr_misc_enable, msr_tsc_adjust, msr_mtrr_def_type, msr_umwait;
+	u32 watch;		   /* WATCH_*; written by its own CPU only */
+	u32 watch_wanted;	   /* atomic; REQ_WATCH makes watch follow */
 	struct trace_entry *trace; /* TRACE_ENTRIES of them, or NULL: trace.c */
 	u64 trace_next;		   /* how many have been recorded */
-	u64 exits[EXIT_COUNT];	   /* by basic reason */
-	u64 exit_total, injections, ept_faults, refusals;
-	u64 root_tsc; /* TSC spent in root mode for it */
+	struct profile *profile;   /* with `report = yes`, else NULL */
+	u64 root_since;		   /* TSC from which root mode is measured; 0: it is not */
+	bool exit_open;		   /* the newest entry of the trace waits for its cost */
+
+	/* Counters: stats.h says what they count. */
+	u64 exits[EXIT_COUNT]; /* by basic reason */
+	u64 injections, ept_faults, refusals;
+	u64 run_tsc, halted_tsc, root_tsc, watched_tsc;
+	u64 halted_since; /* TSC of the HLT it is in; 0: none */
 };
 
 /*
