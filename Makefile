@@ -66,6 +66,16 @@ $(BUILD)/gen/asm_offsets.h: hv/asm_offsets.in $(wildcard hv/vm/*.h hv/x86/*.h)
 	$(CC) $(HV_CFLAGS) -x c -S $< -o $@.s
 	sed -n 's/^.*@@ \([A-Z0-9_]*\) [$$]*\([0-9-]*\)$$/#define \1 \2/p' $@.s > $@
 
+# The guests' DSDT: iasl's own preprocessor knows no #define, so the compiler's does it; a warning is
+# an error. The AML has no date and no path in it.
+$(BUILD)/gen/dsdt.aml: hv/dev/dsdt.asl hv/dev/acpi_layout.h
+	@mkdir -p $(@D)
+	$(CC) -E -P -undef -nostdinc -x c -Ihv $< -o $(@D)/dsdt.asl
+	cd $(@D) && iasl -we -p dsdt dsdt.asl > dsdt.log || { cat dsdt.log >&2; rm -f dsdt.aml; exit 1; }
+$(BUILD)/gen/dsdt.h: $(BUILD)/gen/dsdt.aml
+	{ echo 'static const unsigned char dsdt_aml[] = {'; xxd -i < $<; echo '};'; } > $@
+$(BUILD)/hv/dev/acpi_tables.o: $(BUILD)/gen/dsdt.h
+
 # The framebuffer font: Terminus 8x16 from Debian's console-setup-linux.
 $(BUILD)/hv/font.o: /usr/share/consolefonts/Lat15-Terminus16.psf.gz
 	@mkdir -p $(@D)
@@ -136,6 +146,7 @@ $(BUILD)/guest/%.elf: $(BUILD)/guest/%.debug
 
 # --- host unit tests and fuzzers --------------------------------------------------------------
 HOST_CFLAGS := -std=gnu17 -O1 -g $(WARN) -Wno-missing-prototypes -fno-omit-frame-pointer -Ihv -Iinclude \
+	-I$(BUILD)/gen \
 	-Iboot -Itests/unit -DUMBRA_HOST -DDIRECT_MAP_BASE=host_direct_map -include tests/unit/host.h \
 	$(ZYDIS_DEFS) $(ZYDIS_INC) -isystem $(STB_DIR)
 SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -148,6 +159,7 @@ fuzz-build: $(FUZZERS)
 unit: unit-build
 	@for t in $(UNITS); do echo "== $$t"; $$t || exit 1; done
 
+$(UNITS) $(FUZZERS): | $(BUILD)/gen/dsdt.h
 .SECONDEXPANSION:
 $(BUILD)/unit/%: tests/unit/%.c $$(UNIT_%) tests/unit/host.c tests/unit/host.h $(wildcard hv/*/*.h include/umbra/*.h)
 	@mkdir -p $(@D)

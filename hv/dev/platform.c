@@ -1,5 +1,6 @@
 /* What vm/ asks of the virtual platform: interrupts, timers, APIC accesses. See vm/platform.h. */
 #include "dev/platform.h"
+#include "dev/acpi_tables.h"
 #include "mem/frame.h"
 #include "vm/console.h"
 #include "vm/platform.h"
@@ -235,6 +236,11 @@ u64 platform_rtc_clock(const struct platform *p, u64 now)
 	return mul_div(now - p->epoch, RTC_HZ, tsc_hz);
 }
 
+u64 platform_pm_clock(const struct platform *p, u64 now)
+{
+	return mul_div(now - p->epoch, ACPI_PM_HZ, tsc_hz);
+}
+
 /* The first host TSC at which a clock of this frequency has reached `clock`. */
 static u64 tsc_of_clock(const struct platform *p, u64 clock, u64 hz)
 {
@@ -288,6 +294,33 @@ void platform_pump_uart(struct platform *p)
 	platform_update_uart(p);
 }
 
+static void update_sci(struct platform *p, u64 now)
+{
+	bool level;
+
+	if (!p->pm.enable && !p->sci_line) /* the usual case, and the clock costs a division */
+		return;
+	level = acpi_pm_sci(&p->pm, platform_pm_clock(p, now));
+	if (level != p->sci_line)
+		platform_set_line(p, ACPI_IRQ_SCI, level);
+	p->sci_line = level;
+}
+
+void platform_power_button(struct vm *vm)
+{
+	spin_lock(&vm->dev_lock);
+	if (vm->platform) {
+		acpi_pm_press(&vm->platform->pm);
+		update_sci(vm->platform, platform_now(vm->platform));
+	}
+	spin_unlock(&vm->dev_lock);
+}
+
+u64 platform_rsdp(const struct vm *vm)
+{
+	return ACPI_TABLES_BASE;
+}
+
 void platform_console_input(struct vm *vm)
 {
 	spin_lock(&vm->dev_lock);
@@ -298,7 +331,7 @@ void platform_console_input(struct vm *vm)
 
 void platform_update_clocks(struct platform *p, u64 now)
 {
-	u64 rtc_now = platform_rtc_clock(p, now), at, rtc_at;
+	u64 rtc_now = platform_rtc_clock(p, now), at, rtc_at, pm_at;
 
 	if (now >= p->earliest && pit_edge(&p->pit, platform_pit_clock(p, now))) {
 		/* The falling edge in between is of no interest to anybody but the edge detectors.
@@ -308,12 +341,16 @@ void platform_update_clocks(struct platform *p, u64 now)
 		p->earliest = now + tsc_from_us(LAPIC_MIN_PERIOD_US);
 	}
 	platform_set_line(p, IRQ_RTC, rtc_irq(&p->rtc, rtc_now));
+	update_sci(p, now);
 	at = pit_deadline(&p->pit);
 	if (at != PIT_NEVER)
 		at = MAX(tsc_of_clock(p, at, PIT_HZ), p->earliest);
 	rtc_at = rtc_deadline(&p->rtc, rtc_now);
 	if (rtc_at != RTC_NEVER)
 		at = MIN(at, tsc_of_clock(p, rtc_at, RTC_HZ));
+	pm_at = acpi_pm_deadline(&p->pm);
+	if (pm_at != ACPI_PM_NEVER)
+		at = MIN(at, tsc_of_clock(p, pm_at, ACPI_PM_HZ));
 	__atomic_store_n(&p->deadline, at, __ATOMIC_RELAXED);
 }
 
@@ -546,6 +583,7 @@ static void start_pit(struct platform *p)
 
 int platform_create(struct vm *vm)
 {
+	const struct acpi_config acpi = {.vcpus = vm->vcpu_count};
 	u64 low = MIN(vm->config->memory, 3 * GIB);
 	struct platform *p = heap_alloc(sizeof(*p));
 
@@ -559,6 +597,7 @@ int platform_create(struct vm *vm)
 	pit_reset(&p->pit);
 	rtc_reset(&p->rtc, wallclock_read(), low, vm->config->memory - low, vm->vcpu_count);
 	i8042_reset(&p->i8042);
+	acpi_pm_reset(&p->pm);
 	ioapic_reset(&p->ioapic);
 	vm->platform = p;
 	start_pit(p);
@@ -571,7 +610,8 @@ int platform_create(struct vm *vm)
 			     vmx_has(FEAT_VID));
 	}
 	lapic_virtual_wire(vm->vcpu[0]->lapic);
-	if (space_add_mmio(vm, gpa(LAPIC_BASE_ADDRESS), PAGE_SIZE, PLATFORM_LAPIC) ||
+	if (acpi_tables_install(vm, &acpi) ||
+	    space_add_mmio(vm, gpa(LAPIC_BASE_ADDRESS), PAGE_SIZE, PLATFORM_LAPIC) ||
 	    space_add_mmio(vm, gpa(IOAPIC_BASE_ADDRESS), PAGE_SIZE, PLATFORM_IOAPIC)) {
 		platform_destroy(vm);
 		return ERR_NOMEM;

@@ -9,6 +9,7 @@
  */
 #pragma once
 
+#include "dev/acpi_pm.h"
 #include "dev/i8042.h"
 #include "dev/ioapic.h"
 #include "dev/lapic.h"
@@ -39,16 +40,18 @@ struct platform {
 	struct vm *vm;
 	u64 epoch;	 /* host TSC of power-on */
 	u64 last;	 /* newest time the devices have seen; TSCs of CPUs may differ a little */
-	u64 deadline;	 /* atomic: host TSC at which PIT or RTC want to be run */
+	u64 deadline;	 /* atomic: host TSC at which PIT, RTC or PM timer want to be run */
 	u64 earliest;	 /* host TSC before which the PIT may not interrupt again */
 	u32 intr;	 /* atomic: PLATFORM_INTR | vector while the 8259s drive INTR, else 0 */
 	u32 lowest_next; /* where the next lowest-priority arbitration starts */
 	bool uart_line;	 /* level of IRQ 4 */
+	bool sci_line;	 /* level of IRQ 9 */
 	struct vuart uart;
 	struct pic_pair pic;
 	struct pit pit;
 	struct rtc rtc;
 	struct i8042 i8042;
+	struct acpi_pm pm;
 	struct pci pci;
 	struct ioapic ioapic;
 	u64 lapic_deadline[BOOT_MAX_VCPUS]; /* each written by its own CPU */
@@ -59,11 +62,12 @@ struct platform {
 u64 platform_now(struct platform *p);
 u64 platform_pit_clock(const struct platform *p, u64 now);
 u64 platform_rtc_clock(const struct platform *p, u64 now);
+u64 platform_pm_clock(const struct platform *p, u64 now);
 void platform_set_line(struct platform *p, unsigned int irq, bool level);
 /* After anything that may have changed the outputs of a device. */
 void platform_update_uart(struct platform *p);
 void platform_update_intr(struct platform *p);
-/* Interrupts of PIT and RTC that are due, and when to look again. */
+/* Interrupts of PIT, RTC and ACPI that are due, and when to look again. */
 void platform_update_clocks(struct platform *p, u64 now);
 /* Fills the UART from the console. */
 void platform_pump_uart(struct platform *p);

@@ -21,6 +21,7 @@ enum port_class {
 	PORT_RTC_INDEX,
 	PORT_RTC_DATA,
 	PORT_UART,
+	PORT_PM, /* any width */
 };
 
 #define PORTS_LISTED 0x1000
@@ -64,6 +65,7 @@ static const u8 port_class[PORTS_LISTED] = {
 	[0x402] = PORT_ABSENT, /* firmware debug console of QEMU */
 	[0x4d0 ... 0x4d1] = PORT_PIC,
 	[0x510 ... 0x51b] = PORT_ABSENT, /* QEMU's fw_cfg */
+	[ACPI_PM_BASE... ACPI_PM_BASE + ACPI_PM_BYTES - 1] = PORT_PM,
 	[0x778 ... 0x77a] = PORT_ABSENT, /* LPT, ECP */
 	[0xa79] = PORT_ABSENT,		 /* ISA plug and play */
 	[0xcf8] = PORT_PCI,
@@ -91,6 +93,7 @@ static void refuse(struct vcpu *vcpu, u16 port)
 struct after {
 	bool any;
 	bool reset;
+	bool off;
 	bool deadline; /* the devices' deadline may have changed */
 };
 
@@ -114,6 +117,24 @@ static u8 clock_in(struct platform *p, u16 port, struct after *after)
 		}
 		return v;
 	}
+}
+
+/* Any width: the timer and 16-bit registers are read as a whole. */
+static u32 pm_in(struct platform *p, u16 port, unsigned int size)
+{
+	u64 clock = platform_pm_clock(p, platform_now(p));
+
+	return acpi_pm_read(&p->pm, port - ACPI_PM_BASE, size, clock);
+}
+
+static void pm_out(struct platform *p, u16 port, unsigned int size, u32 value, struct after *after)
+{
+	u64 now = platform_now(p);
+
+	after->off =
+		acpi_pm_write(&p->pm, port - ACPI_PM_BASE, size, value, platform_pm_clock(p, now));
+	platform_update_clocks(p, now);
+	after->any = after->deadline = true;
 }
 
 static u8 uart_in(struct platform *p, u16 port)
@@ -150,6 +171,8 @@ static u8 byte_in(struct platform *p, enum port_class class, u16 port, struct af
 	case PORT_PIT_GATE:
 	case PORT_RTC_DATA:
 		return clock_in(p, port, after);
+	case PORT_PM:
+		return (u8)pm_in(p, port, 1);
 	case PORT_I8042:
 	case PORT_PCI_RESET:
 		v = i8042_read(&p->i8042, port);
@@ -193,6 +216,9 @@ static void byte_out(struct platform *p, enum port_class class, u16 port, u8 v, 
 	case PORT_RTC_DATA:
 		clock_out(p, port, v, after);
 		break;
+	case PORT_PM:
+		pm_out(p, port, 1, v, after);
+		break;
 	case PORT_RTC_INDEX:
 		rtc_select(&p->rtc, v);
 		break;
@@ -214,6 +240,8 @@ static void finish(struct vcpu *vcpu, const struct after *after)
 		platform_deadline_changed(vcpu);
 	if (after->reset)
 		vm_restart(vcpu->vm, "the guest reset its machine");
+	if (after->off)
+		vm_end(vcpu->vm, 0, "powered off");
 }
 
 static bool is_pci(enum port_class class, unsigned int size)
@@ -264,6 +292,12 @@ static __noinline u32 slow_in(struct vcpu *vcpu, u16 port, unsigned int size)
 		spin_unlock(&vcpu->vm->dev_lock);
 		return value;
 	}
+	if (class == PORT_PM) {
+		spin_lock(&vcpu->vm->dev_lock);
+		value = pm_in(vcpu->vm->platform, port, size);
+		spin_unlock(&vcpu->vm->dev_lock);
+		return value;
+	}
 	if (class == PORT_EXIT)
 		return 0;
 	if (!reaches_device(vcpu, port, size))
@@ -286,6 +320,15 @@ static __noinline void slow_out(struct vcpu *vcpu, u16 port, unsigned int size, 
 		spin_lock(&vcpu->vm->dev_lock);
 		pci_write(&vcpu->vm->platform->pci, port, size, value);
 		spin_unlock(&vcpu->vm->dev_lock);
+		return;
+	}
+	if (class == PORT_PM) {
+		struct after after = {0};
+
+		spin_lock(&vcpu->vm->dev_lock);
+		pm_out(vcpu->vm->platform, port, size, value, &after);
+		spin_unlock(&vcpu->vm->dev_lock);
+		finish(vcpu, &after);
 		return;
 	}
 	if (class == PORT_EXIT) {

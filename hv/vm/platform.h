@@ -11,9 +11,14 @@ struct vcpu;
 struct vm;
 
 /* Creation (any CPU, VM not running): allocate and reset all devices, add MMIO regions, allocate
- * vcpu->lapic using vcpu->vapic as register page. 0 or ERR_NOMEM. */
+ * vcpu->lapic using vcpu->vapic as register page, write the ACPI tables to guest memory. 0 or
+ * ERR_NOMEM. */
 int platform_create(struct vm *vm);
 void platform_destroy(struct vm *vm);
+/* Guest-physical address of the ACPI RSDP; platform_create() has written the tables. */
+u64 platform_rsdp(const struct vm *vm);
+/* Presses the ACPI power button. Any CPU. */
+void platform_power_button(struct vm *vm);
 
 /* The local APIC after INIT (SDM 11.4.7.3: everything but the ID and APIC_BASE). */
 void platform_vcpu_init(struct vcpu *vcpu);

@@ -1,0 +1,118 @@
+/*
+ * The DSDT of every VM (ACPI specification 6.5). What differs between VMs is in a block of guest
+ * memory that acpi_tables.c writes (struct acpi_info): a device is there if the block says so.
+ * This file goes through the C preprocessor before it is compiled.
+ */
+#include "dev/acpi_layout.h"
+
+DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRAVM", 1)
+{
+	/* Soft-off: SLP_TYP of PM1a and PM1b (acpi_pm.h). */
+	Name (\_S5, Package () { ACPI_SLP_TYP_S5, ACPI_SLP_TYP_S5, 0, 0 })
+
+	Scope (\_SB)
+	{
+		OperationRegion (INFO, SystemMemory, ACPI_INFO_BASE, ACPI_INFO_BYTES)
+		Field (INFO, DWordAcc, NoLock, Preserve)
+		{
+			SIGN, 32,	/* "UMBR" */
+			CPUS, 32,	/* vCPUs */
+			VIOS, 32,	/* bit n: virtio-mmio device n */
+		}
+
+		/* _STA of a device that is there if bit Arg1 of Arg0 is set. */
+		Method (STAT, 2, NotSerialized)
+		{
+			If (SIGN == ACPI_INFO_MAGIC && ((Arg0 >> Arg1) & 1))
+			{
+				Return (0x0F)
+			}
+			Return (0)
+		}
+
+		/* _STA of processor Arg0. */
+		Method (CSTA, 1, NotSerialized)
+		{
+			Return (STAT ((1 << CPUS) - 1, Arg0))
+		}
+
+#define PROCESSOR(name, index)						\
+		Device (name)						\
+		{							\
+			Name (_HID, "ACPI0007")				\
+			Name (_UID, index)				\
+			Method (_STA, 0, NotSerialized)			\
+			{						\
+				Return (CSTA (index))			\
+			}						\
+		}
+
+		PROCESSOR (CPU0, 0x00)
+		PROCESSOR (CPU1, 0x01)
+		PROCESSOR (CPU2, 0x02)
+		PROCESSOR (CPU3, 0x03)
+		PROCESSOR (CPU4, 0x04)
+		PROCESSOR (CPU5, 0x05)
+		PROCESSOR (CPU6, 0x06)
+		PROCESSOR (CPU7, 0x07)
+		PROCESSOR (CPU8, 0x08)
+		PROCESSOR (CPU9, 0x09)
+		PROCESSOR (CPUA, 0x0A)
+		PROCESSOR (CPUB, 0x0B)
+		PROCESSOR (CPUC, 0x0C)
+		PROCESSOR (CPUD, 0x0D)
+		PROCESSOR (CPUE, 0x0E)
+		PROCESSOR (CPUF, 0x0F)
+
+		Device (COM1)
+		{
+			Name (_HID, EisaId ("PNP0501"))	/* 16550A */
+			Name (_UID, 1)
+			Name (_CRS, ResourceTemplate ()
+			{
+				IO (Decode16, 0x03F8, 0x03F8, 0x00, 0x08)
+				IRQNoFlags () { 4 }
+			})
+		}
+
+		Device (RTC)
+		{
+			Name (_HID, EisaId ("PNP0B00"))
+			Name (_CRS, ResourceTemplate ()
+			{
+				IO (Decode16, 0x0070, 0x0070, 0x00, 0x02)
+				IRQNoFlags () { 8 }
+			})
+		}
+
+/* iasl (20200925) makes a wrong table of expressions in resources: hence numbers. */
+#define VIRTIO(name, index, base, gsi)					\
+		Device (name)						\
+		{							\
+			Name (_HID, "LNRO0005")				\
+			Name (_UID, index)				\
+			Name (_CCA, 1)					\
+			Name (_CRS, ResourceTemplate ()			\
+			{						\
+				Memory32Fixed (ReadWrite, base, 0x1000)	\
+				Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive) \
+				{					\
+					gsi				\
+				}					\
+			})						\
+			Method (_STA, 0, NotSerialized)			\
+			{						\
+				Return (STAT (VIOS, index))		\
+			}						\
+		}
+
+		VIRTIO (VIO0, 0, 0xD0000000, 16)
+		VIRTIO (VIO1, 1, 0xD0001000, 17)
+		VIRTIO (VIO2, 2, 0xD0002000, 18)
+		VIRTIO (VIO3, 3, 0xD0003000, 19)
+		VIRTIO (VIO4, 4, 0xD0004000, 20)
+		VIRTIO (VIO5, 5, 0xD0005000, 21)
+		VIRTIO (VIO6, 6, 0xD0006000, 22)
+		VIRTIO (VIO7, 7, 0xD0007000, 23)
+	}
+}
