@@ -7,11 +7,8 @@
 /* The first megabyte as SeaBIOS describes it under QEMU. */
 #define LOW_END	    0x9fc00ull /* extended BIOS data area from here */
 #define EBDA_END    0xa0000ull
-#define BIOS_BASE   0xf0000ull
+#define BIOS_BASE   0xe0000ull /* ACPI tables, then the BIOS */
 #define HIGH_MEMORY 0x100000ull
-
-/* The setup header of a Linux bzImage ("Linux/x86 boot protocol"). */
-#define LINUX_MAGIC_OFFSET 0x202
 
 int load_refuse(struct loader *l, int error, const char *fmt, ...)
 {
@@ -139,21 +136,6 @@ u32 load_memory_map(const struct loader *l, struct map_entry map[MAP_MAX])
 	return n;
 }
 
-static bool is_linux(const struct guest_image *k)
-{
-	return k->bytes >= LINUX_MAGIC_OFFSET + 4 &&
-	       memcmp(k->data + LINUX_MAGIC_OFFSET, "HdrS", 4) == 0 && k->data[0x1fe] == 0x55 &&
-	       k->data[0x1ff] == 0xaa;
-}
-
-static int refuse_linux(struct loader *l)
-{
-	return load_refuse(
-		l, ERR_NOSYS,
-		"this is a Linux bzImage, which is not supported yet; extract vmlinux and "
-		"start it by PVH");
-}
-
 static int load_auto(struct loader *l)
 {
 	const struct guest_image *k = &l->req->kernel;
@@ -162,8 +144,8 @@ static int load_auto(struct loader *l)
 		return multiboot_load(l);
 	if (elf_magic(k))
 		return pvh_load(l);
-	if (is_linux(k))
-		return refuse_linux(l);
+	if (linux_magic(k))
+		return linux_load(l);
 	return load_refuse(
 		l, ERR_INVAL,
 		"no Multiboot header in the first 8 KiB, not an ELF file, and not a Linux "
@@ -172,8 +154,6 @@ static int load_auto(struct loader *l)
 
 static int load_by_protocol(struct loader *l)
 {
-	const struct guest_image *k = &l->req->kernel;
-
 	switch (l->req->protocol) {
 	case BOOT_PROTO_AUTO:
 		return load_auto(l);
@@ -182,9 +162,7 @@ static int load_by_protocol(struct loader *l)
 	case BOOT_PROTO_PVH:
 		return pvh_load(l);
 	case BOOT_PROTO_LINUX:
-		if (is_linux(k))
-			return refuse_linux(l);
-		return load_refuse(l, ERR_INVAL, "not a Linux bzImage (no \"HdrS\" at 0x202)");
+		return linux_load(l);
 	default:
 		return load_refuse(l, ERR_INVAL, "unknown boot protocol %u", l->req->protocol);
 	}

@@ -3,7 +3,7 @@
 
 #include "vm/load.h"
 
-/* The memory map that both protocols give: ACPI's address-range types (ACPI 15.1). */
+/* The memory map that all protocols give: ACPI's address-range types (ACPI 15.1). */
 #define MAP_AVAILABLE 1
 #define MAP_RESERVED  2
 #define MAP_MAX	      8
@@ -81,3 +81,6 @@ int elf_find_note(struct loader *l, const struct elf_image *elf, const char *nam
 s64 multiboot_find(const struct guest_image *image);
 int multiboot_load(struct loader *l);
 int pvh_load(struct loader *l);
+/* Is there the magic of a setup header? Says nothing about the rest. */
+bool linux_magic(const struct guest_image *image);
+int linux_load(struct loader *l);

@@ -10,6 +10,7 @@
 #include "vm/console.h"
 #include "vm/internal.h"
 #include "vm/load.h"
+#include "vm/report.h"
 #include "x86/asm.h"
 #include "x86/cpu.h"
 #include "x86/tsc.h"
@@ -60,6 +61,7 @@ static int load_image(struct vm *vm)
 		.module_count = config->module_count,
 		.protocol = config->protocol,
 		.cmdline = config->cmdline,
+		.rsdp = platform_rsdp(vm),
 	};
 	struct load_result *result = &load_results[vm->id];
 	int err;
@@ -83,7 +85,16 @@ void vm_vcpu_start_state(struct vcpu *vcpu)
 {
 	const struct load_result *r = &load_results[vcpu->vm->id];
 
-	if (vcpu->bsp)
+	if (!vcpu->bsp)
+		return;
+	if (r->long64)
+		vcpu_state_long64(vcpu, &(struct start64){.rip = r->entry,
+							  .rsp = r->stack,
+							  .rsi = r->rsi,
+							  .cr3 = r->cr3,
+							  .gdt_base = r->gdt_base,
+							  .gdt_limit = r->gdt_limit});
+	else
 		vcpu_state_flat32(vcpu, r->entry, r->eax, r->ebx);
 }
 
@@ -285,7 +296,14 @@ static void report_end(struct vm *vm)
 	log_info("vm %s: %llu exits, %llu injections, %llu EPT violations", vm->config->name,
 		 (unsigned long long)exits, (unsigned long long)injections,
 		 (unsigned long long)faults);
+	report_write(vm, "end");
 	log_info("umbra: vm %s ended: %u %s", vm->config->name, vm->exit_status, vm->reason);
+}
+
+static void report_restart(const struct vm *vm)
+{
+	log_info("vm %s: restarts: %s", vm->config->name, vm->reason);
+	report_write(vm, "restart");
 }
 
 /* A test kernel's "all is well" is 0 to port 0xf4, which makes 1; power-off makes 0. */
@@ -317,7 +335,7 @@ void vm_vcpu_stopped(struct vcpu *vcpu)
 	running--;
 	if (vm->restart) {
 		if (vm->restarts < RESTARTS_LOGGED)
-			log_info("vm %s: restarts: %s", vm->config->name, vm->reason);
+			report_restart(vm);
 		vm->restarts++;
 		__atomic_store_n(&vm->state, VM_FREE, __ATOMIC_RELEASE);
 		start = rdtsc();

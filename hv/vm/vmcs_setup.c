@@ -14,6 +14,7 @@ extern const char vmx_exit[]; /* entry.S */
 #define AR_CODE16   0x009b
 #define AR_DATA16   0x0093
 #define AR_CODE32   0xc09b
+#define AR_CODE64   0xa09b
 #define AR_DATA32   0xc093
 #define AR_LDT	    0x0082
 #define AR_TSS32    0x008b
@@ -244,4 +245,23 @@ void vcpu_state_flat32(struct vcpu *vcpu, u32 eip, u32 eax, u32 ebx)
 	memset(vcpu->gpr, 0, sizeof(vcpu->gpr));
 	vcpu->gpr[RAX] = eax;
 	vcpu->gpr[RBX] = ebx;
+}
+
+void vcpu_state_long64(struct vcpu *vcpu, const struct start64 *s)
+{
+	vcpu_state_flat32(vcpu, 0, 0, 0);
+	set_segment(SEG_CS, 0x10, 0, 0xffffffff, AR_CODE64);
+	vmcs_write(VMCS_GUEST_GDTR_BASE, s->gdt_base);
+	vmcs_write(VMCS_GUEST_GDTR_LIMIT, s->gdt_limit);
+	vmcs_write(VMCS_GUEST_IDTR_LIMIT, 0);
+	set_control_registers(vcpu, CR0_PG | CR0_PE | CR0_ET);
+	vmcs_write(VMCS_GUEST_CR3, s->cr3);
+	vmcs_write(VMCS_GUEST_CR4, CR4_VMXE | CR4_MCE | CR4_PAE);
+	vmcs_write(VMCS_CR4_SHADOW, CR4_PAE);
+	vmcs_write(VMCS_GUEST_EFER, EFER_LME | EFER_LMA);
+	vcpu->entry_controls |= ENTRY_IA32E;
+	vmcs_write(VMCS_ENTRY_CONTROLS, vcpu->entry_controls);
+	vmcs_write(VMCS_GUEST_RIP, s->rip);
+	vmcs_write(VMCS_GUEST_RSP, s->rsp);
+	vcpu->gpr[RSI] = s->rsi;
 }

@@ -16,6 +16,19 @@ static void require(bool ok)
 		abort();
 }
 
+/* Kernel, RAM disk and tables are in RAM and apart from each other. */
+static void check_linux(const struct load_result *out)
+{
+	u32 initrd[2], params = (u32)out->rsi;
+
+	require(params + PAGE_SIZE <= MIB && out->cr3 + PAGE_SIZE <= MIB);
+	require(out->gdt_base + out->gdt_limit < MIB && out->stack <= MIB);
+	require(out->kernel_base >= MIB && out->kernel_end <= RAM_LOW);
+	memcpy(initrd, ram.low + params + 0x218, sizeof(initrd));
+	require(!initrd[1] || (initrd[0] >= out->kernel_end && initrd[0] % PAGE_SIZE == 0 &&
+			       (u64)initrd[0] + initrd[1] <= RAM_LOW));
+}
+
 static void check(const struct load_request *req, struct load_target *target)
 {
 	struct load_result out;
@@ -29,7 +42,11 @@ static void check(const struct load_request *req, struct load_target *target)
 	require(!out.reason[0]);
 	require(out.entry >= out.kernel_base && out.entry < out.kernel_end);
 	require(out.ebx < RAM_LOW && out.end <= RAM_LOW);
-	require(out.protocol == BOOT_PROTO_MULTIBOOT || out.protocol == BOOT_PROTO_PVH);
+	require(out.long64 == (out.protocol == BOOT_PROTO_LINUX));
+	if (out.protocol == BOOT_PROTO_LINUX)
+		check_linux(&out);
+	else
+		require(out.protocol == BOOT_PROTO_MULTIBOOT || out.protocol == BOOT_PROTO_PVH);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
