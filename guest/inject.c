@@ -31,13 +31,18 @@ static bool observe(struct frame *f)
 	return true;
 }
 
-/* A page that nothing has touched yet, in identity-mapped memory. */
+/*
+ * Zeroed pages of identity-mapped memory that no EPT entry maps: memory that has never been touched
+ * will not do, since its neighbours may have brought a large mapping along.
+ */
 static u64 fresh_pages(u64 n)
 {
 	u64 page = (u64)(uintptr_t)mem_alloc(n * PAGE_SIZE, PAGE_SIZE);
 
 	if (!page)
 		tap_bail("out of memory");
+	if (umbra_present() && hypercall(HC_DISCARD, page, n * PAGE_SIZE, 0, 0))
+		tap_bail("HC_DISCARD refused");
 	return page;
 }
 
@@ -212,6 +217,7 @@ static void test_fresh_idt(void)
 		((struct idt_gate *)(uintptr_t)base)[v] = idt[v];
 	asm volatile("lidt %0" : : "m"(p));
 	trap_set_handler(VEC_GP, observe);
+	trap_set_handler(VEC_BP, observe);
 	seen_count = 0;
 	asm volatile("lea 1f(%%rip), %0\n1: int $0x77" : "=&r"(rip) : "b"(2) : "memory");
 	tap_ok(seen_count == 1 && seen.error == 0x77 * scale + 2 && seen.rip == rip,
@@ -220,6 +226,11 @@ static void test_fresh_idt(void)
 	for (unsigned int v = 0; v < VEC_TEST; v++)
 		((struct idt_gate *)(uintptr_t)p.base)[v] = idt[v];
 	asm volatile("lidt %0" : : "m"(p));
+	/*
+	 * Bochs 3.0 shows the event before in the IDT-vectoring information of a virtual interrupt,
+	 * and Umbra can tell only if that was none with RF set (hv/vm/events.c).
+	 */
+	asm volatile("int3" : : "b"(0) : "memory");
 	seen_count = 0;
 	lapic_send(0, ICR_SELF | ICR_ASSERT | (VEC_TEST + 1));
 	delay_us(20);
@@ -227,6 +238,7 @@ static void test_fresh_idt(void)
 	tap_ok(seen_count == 1 && seen.error == (VEC_TEST + 1) * scale + 2 + ext && seen.rip == rip,
 	       "external interrupt through a fresh IDT page: #GP, error code 0x%lx", seen.error);
 	lapic_eoi(); /* it was acknowledged */
+	trap_set_handler(VEC_BP, NULL);
 	trap_set_handler(VEC_GP, NULL);
 	idt_load();
 }

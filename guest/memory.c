@@ -20,12 +20,15 @@
 
 static u64 seed;
 
+/* Untouched is not enough on Umbra: a neighbour's large EPT leaf may map it already. */
 static u64 fresh(u64 pages)
 {
 	u64 base = (u64)(uintptr_t)mem_alloc(pages * PAGE_SIZE, PAGE_SIZE);
 
 	if (!base)
 		tap_bail("out of memory");
+	if (umbra_present() && hypercall(HC_DISCARD, base, pages * PAGE_SIZE, 0, 0))
+		tap_bail("HC_DISCARD refused");
 	return base;
 }
 

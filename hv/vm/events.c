@@ -133,13 +133,58 @@ void vcpu_inject_pf(struct vcpu *vcpu, gva_t addr, u32 error_code)
 	queue_exception(vcpu, VEC_PF, error_code);
 }
 
+/*
+ * Bochs (2.7, 3.0): while it delivers a virtual interrupt, the IDT-vectoring information is that of
+ * the event before (SDM 28.2.4: the interrupt's), which would be delivered twice and the interrupt
+ * never. True if `info` cannot be of this moment by the SDM, so that no other processor gets here:
+ * all but injected interrupts are virtual ones, and SVI is the last of them; software events have a
+ * length; a fault's delivery saves RF set (28.3.3; not so telling on 3.0, which sets it always).
+ */
+static bool is_stale(u32 info, u32 svi, u64 rflags)
+{
+	u32 reason = (u32)vmcs_read(VMCS_EXIT_REASON);
+	u32 injected = (u32)vmcs_read(VMCS_ENTRY_INTR_INFO);
+
+	if (reason != EXIT_EPT_VIOLATION && reason != EXIT_APIC_ACCESS)
+		return false;
+	if ((info & INTR_INFO_TYPE) >= INTR_TYPE_SW_INTERRUPT)
+		return !vmcs_read(VMCS_EXIT_INSTR_LEN);
+	if (!((info ^ injected) & (INTR_INFO_VECTOR | INTR_INFO_TYPE)))
+		return false;
+	switch (info & INTR_INFO_TYPE) {
+	case INTR_TYPE_EXTERNAL:
+		return (info & INTR_INFO_VECTOR) != svi;
+	case INTR_TYPE_NMI: /* always injected */
+		return true;
+	default:
+		return bit_of(FAULTS, info & INTR_INFO_VECTOR) && !(rflags & RFLAGS_RF);
+	}
+}
+
+/* The event that the exit cut short, or 0. */
+static u32 vectoring_info(const struct vcpu *vcpu)
+{
+	u32 info = (u32)vmcs_read(VMCS_IDT_VECTORING_INFO), svi;
+	u64 rflags;
+
+	if (likely(!(info & INTR_INFO_VALID)))
+		return 0;
+	if (vcpu->proc2 & PROC2_VIRTUAL_INTERRUPT) {
+		svi = (u32)vmcs_read(VMCS_GUEST_INTERRUPT_STATUS) >> 8;
+		rflags = vmcs_read(VMCS_GUEST_RFLAGS);
+		if (svi && (rflags & RFLAGS_IF) && is_stale(info, svi, rflags))
+			return INTR_INFO_VALID | INTR_TYPE_EXTERNAL | svi;
+	}
+	return info;
+}
+
 void event_collect(struct vcpu *vcpu)
 {
-	u32 info = (u32)vmcs_read(VMCS_IDT_VECTORING_INFO);
+	u32 info = vectoring_info(vcpu);
 	u32 type = info & INTR_INFO_TYPE;
 	u32 error_code = 0, instr_len = 0;
 
-	if (!(info & INTR_INFO_VALID))
+	if (!info)
 		return;
 	if (info & INTR_INFO_ERROR_CODE)
 		error_code = (u32)vmcs_read(VMCS_IDT_VECTORING_ERROR);

@@ -387,6 +387,58 @@ static void test_reinjection(void **state)
 	assert_int_equal(entry(), 0);
 }
 
+/* Vectoring information that only a virtual interrupt's delivery on Bochs can show. */
+static void test_stale_vectoring(void **state)
+{
+	static const struct {
+		u32 info, length, injected;
+		u64 rflags, status;
+		bool stale;
+	} cases[] = {
+		{EXTINT | 0x41, 0, 0, RFLAGS_IF, 0x4100, false},
+		{EXTINT | 0x31, 0, 0, RFLAGS_IF, 0x4100, true},
+		{EXTINT | 0x31, 0, EXTINT | 0x31, RFLAGS_IF, 0x4100, false}, /* 8259 */
+		{SOFT_INT | 0x80, 2, 0, RFLAGS_IF, 0x4100, false},
+		{SOFT_INT | 0x80, 0, 0, RFLAGS_IF, 0x4100, true},
+		{SOFT_EXC | 3, 1, 0, RFLAGS_IF, 0x4100, false},
+		{SOFT_EXC | 3, 0, 0, RFLAGS_IF, 0x4100, true},
+		{ICEBP | 1, 1, 0, RFLAGS_IF, 0x4100, false},
+		{ICEBP | 1, 0, 0, RFLAGS_IF, 0x4100, true},
+		{NMI | 2, 0, NMI | 2, RFLAGS_IF, 0x4100, false},
+		{NMI | 2, 0, 0, RFLAGS_IF, 0x4100, true},
+		{HARDWARE | ERROR_CODE | 14, 0, 0, RFLAGS_IF | RFLAGS_RF, 0x4100, false},
+		{HARDWARE | ERROR_CODE | 14, 0, 0, RFLAGS_IF, 0x4100, true},
+		{HARDWARE | ERROR_CODE | 14, 0, HARDWARE | ERROR_CODE | 14, RFLAGS_IF, 0x4100,
+		 false},
+		{HARDWARE | 1, 0, 0, RFLAGS_IF, 0x4100, false}, /* a trap has RF clear */
+		{HARDWARE | 6, 0, 0, RFLAGS_IF, 0x0041, false}, /* none in service */
+		{HARDWARE | 6, 0, 0, 0, 0x4100, false},		/* interrupts are closed */
+	};
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(cases); i++) {
+		start();
+		vcpu.proc2 = PROC2_VIRTUAL_INTERRUPT;
+		fake_vmcs[VMCS_EXIT_REASON] = EXIT_EPT_VIOLATION;
+		fake_vmcs[VMCS_IDT_VECTORING_INFO] = VALID | cases[i].info;
+		fake_vmcs[VMCS_EXIT_INSTR_LEN] = cases[i].length;
+		fake_vmcs[VMCS_ENTRY_INTR_INFO] = cases[i].injected;
+		fake_vmcs[VMCS_GUEST_RFLAGS] = cases[i].rflags | 2;
+		fake_vmcs[VMCS_GUEST_INTERRUPT_STATUS] = cases[i].status;
+		event_collect(&vcpu);
+		assert_int_equal(entry(), VALID | (cases[i].stale ? EXTINT | 0x41 : cases[i].info));
+	}
+	/* No other exit says so, and not without virtual-interrupt delivery. */
+	for (unsigned int i = 0; i < 2; i++) {
+		start();
+		vcpu.proc2 = i ? PROC2_VIRTUAL_INTERRUPT : 0;
+		fake_vmcs[VMCS_EXIT_REASON] = i ? EXIT_TASK_SWITCH : EXIT_EPT_VIOLATION;
+		fake_vmcs[VMCS_IDT_VECTORING_INFO] = VALID | SOFT_INT | 0x80;
+		fake_vmcs[VMCS_GUEST_INTERRUPT_STATUS] = 0x4100;
+		event_collect(&vcpu);
+		assert_int_equal(entry(), VALID | SOFT_INT | 0x80);
+	}
+}
+
 /* IRET had opened NMIs when the access that exits faulted (28.2.3). */
 static void test_nmi_unblocked_by_iret(void **state)
 {
@@ -639,6 +691,7 @@ int main(void)
 		cmocka_unit_test(test_resume_flag),
 		cmocka_unit_test(test_debug_trap_first),
 		cmocka_unit_test(test_reinjection),
+		cmocka_unit_test(test_stale_vectoring),
 		cmocka_unit_test(test_fault_during_nmi),
 		cmocka_unit_test(test_nmi_unblocked_by_iret),
 		cmocka_unit_test(test_nmi),
