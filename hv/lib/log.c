@@ -10,6 +10,7 @@ static struct spinlock log_lock;
 static enum log_level log_limit = LOG_INFO;
 static log_sink_fn log_sinks[LOG_SINKS];
 static unsigned int log_sink_count;
+static log_sink_fn data_sink;
 
 /* Bytes ever written; the newest LOG_RING_BYTES of them are in the ring. */
 static u64 ring_end;
@@ -65,6 +66,19 @@ void log_print(enum log_level level, const char *fmt, ...)
 void log_plain(const char *line)
 {
 	emit(line, strlen(line));
+}
+
+void log_data(const char *line)
+{
+	spin_lock(&log_lock);
+	if (data_sink)
+		data_sink(line, strlen(line));
+	spin_unlock(&log_lock);
+}
+
+void log_set_data_sink(log_sink_fn sink)
+{
+	data_sink = sink;
 }
 
 void log_set_level(enum log_level level)

@@ -33,6 +33,12 @@ void log_set_level(enum log_level level);
 /* One line as it is, without prefix, whatever the level; for what programs read (machine_end). */
 void log_plain(const char *line);
 
+/*
+ * The same for data in bulk that nobody reads as it goes by: only to the sink that
+ * log_set_data_sink() has named (the UART), not to the others nor into the ring.
+ */
+void log_data(const char *line);
+
 /* Defined by x86/ (and by tests): microseconds since start, and the index of the calling CPU. */
 u64 log_clock_us(void);
 unsigned int log_cpu(void);
@@ -41,6 +47,7 @@ unsigned int log_cpu(void);
  * receives what the ring already holds. */
 typedef void (*log_sink_fn)(const char *line, size_t len);
 void log_add_sink(log_sink_fn sink);
+void log_set_data_sink(log_sink_fn sink);
 
 /* The ring: copies up to `len` of its newest bytes, oldest first, to buf; returns the number. */
 size_t log_ring_tail(char *buf, size_t len);

@@ -76,7 +76,8 @@ int trace_set(struct vm *vm, bool on)
 		if (on)
 			__atomic_or_fetch(&vcpu->watch_wanted, WATCH_TRACE, __ATOMIC_RELEASE);
 		else
-			__atomic_and_fetch(&vcpu->watch_wanted, ~WATCH_TRACE, __ATOMIC_RELEASE);
+			__atomic_and_fetch(&vcpu->watch_wanted, ~(u64)WATCH_TRACE,
+					   __ATOMIC_RELEASE);
 		vcpu_request(vcpu, REQ_WATCH);
 	}
 	return 0;

@@ -49,6 +49,7 @@ enum gpr {
 #define REQ_TIMER   BIT(8)  /* the deadline changed */
 #define REQ_VIEW    BIT(9)  /* another view: write EPTP */
 #define REQ_EOI_MAP BIT(10) /* level-triggered vectors changed: rewrite the EOI-exit bitmap */
+#define REQ_DEVICE  BIT(12) /* a device has work that goes on: platform_work() */
 #define REQ_WATCH   BIT(11) /* exits are watched, or begin or cease to be: trace.c */
 
 /* Bits of vcpu->watch: for whom exits are watched. */
@@ -129,8 +130,8 @@ struct vcpu {
 	u64 cr2;
 
 	u64 msr_misc_enable, msr_tsc_adjust, msr_mtrr_def_type, msr_umwait;
-	u32 watch;		   /* WATCH_*; written by its own CPU only */
-	u32 watch_wanted;	   /* atomic; REQ_WATCH makes watch follow */
+	u64 watch;		   /* WATCH_*; written by its own CPU only. Tested at every exit */
+	u64 watch_wanted;	   /* atomic; REQ_WATCH makes watch follow */
 	struct trace_entry *trace; /* TRACE_ENTRIES of them, or NULL: trace.c */
 	u64 trace_next;		   /* how many have been recorded */
 	struct profile *profile;   /* with `report = yes`, else NULL */

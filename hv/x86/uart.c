@@ -182,5 +182,6 @@ bool uart_log(u16 port)
 		return false;
 	log_port = port;
 	log_add_sink(log_sink);
+	log_set_data_sink(log_sink);
 	return true;
 }
