@@ -25,6 +25,7 @@ DEFAULT_BOCHS_CPU = "corei7_skylake_x"
 # OVMF's console is on both ports; Umbra's log begins with its first line.
 LOG_START = re.compile(rb"\[ *\d+\.\d{6} cpu\d+\] |^umbra: ", re.M)
 END = re.compile(rb"umbra: end (\d+)\b[^\n]*\n")
+ESCAPE = b"\x1d"  # Ctrl-] on a terminal: leave at once
 LOADER_GAVE_UP = b"umbra-loader: returning to firmware"
 START_LIMIT = 300  # seconds of silence in which firmware and loader must reach Umbra
 
@@ -158,10 +159,12 @@ class Session:
     """One run of an emulator. Afterwards: `console` and `log` (bytes of COM1 and COM2), `reason`
     (`end`, `firmware`, `died`, `timeout`, `silent`), `status` (Umbra's, where reason is `end`)."""
 
-    def __init__(self, machine, image, work, on_console=None, on_log=None):
+    def __init__(self, machine, image, work, on_console=None, on_log=None, on_time=None):
         self.machine, self.work = machine, pathlib.Path(work)
         self.image = pathlib.Path(image).absolute()
         self.on_console, self.on_log = on_console, on_log
+        self.on_time = on_time  # called often, with the seconds since the start
+        self.leader = None  # name of a VM: when it ends, that is the end, with its status
         self.console, self.log = bytearray(), bytearray()
         self._before_log = bytearray()
         self.reason, self.status, self.returncode = None, None, None
@@ -200,6 +203,8 @@ class Session:
         while True:
             now = time.monotonic()
             alive = process.poll() is None
+            if self.on_time:
+                self.on_time(now - start)
             waiting = [s for s, port in zip(servers, ports) if port is None]
             waiting += [port for port in ports if port]
             if keyboard is not None and (self.log or self.silent_log) and len(self._pending) < 256:
@@ -210,6 +215,8 @@ class Session:
                     ports[number] = server.accept()[0]
             if keyboard in ready:
                 data = os.read(keyboard, 256)
+                if ESCAPE in data and os.isatty(keyboard):
+                    raise KeyboardInterrupt
                 self._pending += data
                 keyboard = keyboard if data else None
             # COM2 after COM1: whoever gets console bytes can tell whether Umbra was running.
@@ -266,6 +273,9 @@ class Session:
 
     def _judge(self):
         if found := END.search(self.log):
+            self.reason, self.status = "end", int(found[1])
+        elif self.leader and (found := re.search(
+                rb"umbra: vm %b ended: (\d+)\b[^\n]*\n" % re.escape(self.leader.encode()), self.log)):
             self.reason, self.status = "end", int(found[1])
         elif not self.log and LOADER_GAVE_UP in self.console:
             self.reason = "firmware"

@@ -22,6 +22,7 @@ import tempfile
 import zlib
 
 from .base import BUILD, ROOT, Failure, build, locked, main, run, say
+from .config import Config
 from .debian import PrivateApt, depends
 
 SUITE = "bookworm"
@@ -30,6 +31,9 @@ FLAVOURS = ("amd64", "cloud")
 PACKAGES = {"amd64": "linux-image-amd64", "cloud": "linux-image-cloud-amd64"}
 # What a guest of Umbra has a use for, of what Debian does not build in; with dependencies.
 MODULES = ("virtio_mmio", "virtio_blk", "virtio_console", "ext4", "crc32c_generic", "button")
+# Quiet, as every character costs two exits; without the self-tests of the crypto code, which are
+# more than half of the instructions of a boot.
+COMMAND_LINE = "console=ttyS0 quiet mitigations=off cryptomgr.notests"
 TIME = 1577836800  # of all files in an initramfs: the same contents give the same bytes
 
 PAGE = 4096
@@ -494,6 +498,38 @@ def initramfs(guest, output, *, session=None, files=None):
     new.write_bytes(archive.bytes())
     new.rename(output)
     return output
+
+
+# What the guest shows where nobody can type.
+TOUR = """PS4='
+# '
+set -x
+uname -a
+nproc
+free -m
+dmesg | tail -n 5
+"""
+
+
+def configuration(flavour, *, vcpus=2, memory=256, append=None, bzimage=False, session=None,
+                  alone=False):
+    """A Config (paths of this machine) with Debian's kernel as VM `linux` and, unless `alone`, a
+    small VM `clock` beside it. Needs what `build("guests")` makes."""
+    guest = kernel(flavour)
+    name = "session" if session is not None else "shell"
+    archive = initramfs(guest, BUILD / f"linux/{name}-{flavour}.cpio", session=session)
+    config = Config(name=f"Debian's kernel ({flavour})", folder=ROOT)
+    config.set("umbra", "focus", "linux")
+    config.set("vm linux", "kernel", guest.vmlinuz if bzimage else guest.vmlinux)
+    config.set("vm linux", "modules", archive)
+    config.set("vm linux", "cmdline", f"{COMMAND_LINE} {append or ''}".strip())
+    config.set("vm linux", "memory", f"{memory}M")
+    config.set("vm linux", "vcpus", vcpus)
+    if not alone:
+        config.set("vm clock", "kernel", BUILD / "guest/clock.elf")
+        config.set("vm clock", "cmdline", "period_ms=10000 rounds=0")
+        config.set("vm clock", "memory", "16M")
+    return config
 
 
 def linux(arguments):

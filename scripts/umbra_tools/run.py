@@ -10,12 +10,13 @@ import sys
 import tempfile
 import termios
 
-from . import emulator, results
+from . import emulator, linux, results
 from .base import (BUILD, EXIT_HYPERVISOR, EXIT_TIMEOUT, EXIT_VM_FAULT, ROOT, Failure, build, main,
                    say)
 from .config import Config
 from .disk import image_for
 
+DEFAULT_LINUX = "cloud"
 DEFAULT_CONFIG = ROOT / "guest" / "default.conf"
 
 
@@ -39,7 +40,9 @@ def parse(arguments):
     p = argparse.ArgumentParser(
         prog="scripts/run",
         description="Boot Umbra in an emulator. Without arguments: install what is missing, build, "
-                    "and boot the guest test kernels of guest/default.conf.",
+                    "fetch Debian's kernel, and boot it as a guest to a shell, with a small second "
+                    "guest beside it. Where standard input is no terminal, the guest runs a few "
+                    "commands instead and powers off. Ctrl-] ends the emulator at once.",
         epilog="Exit status: the guest's ((v<<1)|1 for v written to port 0xf4, 0 for power-off); "
                "71 if Umbra had to end it; 70 if the hypervisor failed or never started; 124 on "
                "time-out.")
@@ -50,14 +53,25 @@ def parse(arguments):
     p.add_argument("--memory", metavar="M", type=mebibytes, help="memory of the machine")
     p.add_argument("--config", metavar="FILE",
                    help="boot this umbra.conf; its paths are of this machine, relative to FILE")
-    p.add_argument("--guests", metavar="NAME[,NAME]",
-                   help="only these test kernels of guest/default.conf")
+    p.add_argument("--guests", metavar="NAME[,NAME]|all",
+                   help="boot these test kernels of guest/default.conf")
+    debian = p.add_argument_group("Debian's kernel (the default)")
+    debian.add_argument("--linux", choices=linux.FLAVOURS,
+                        help=f"which of Debian's kernels; default {DEFAULT_LINUX}")
+    debian.add_argument("--bzimage", action="store_true",
+                        help="start the packed kernel by Linux's boot protocol: some minutes slower")
+    debian.add_argument("--commands", metavar="S",
+                        help="a shell script for the guest; it powers off when that ends")
+    debian.add_argument("--alone", action="store_true", help="without the second guest")
     guest = p.add_argument_group("one guest, as with qemu-system-x86_64 -kernel")
     guest.add_argument("--kernel", metavar="F", help="Multiboot or PVH kernel")
     guest.add_argument("--initrd", metavar="F[,F...]", help="modules: FILE [ARGUMENTS], by commas")
-    guest.add_argument("--append", metavar="S", help="command line")
-    guest.add_argument("--vcpus", metavar="N", type=count(1, 16))
-    guest.add_argument("--guest-mem", metavar="M", type=mebibytes, help="default 128M")
+    guest.add_argument("--append", metavar="S",
+                       help="command line; for Debian's kernel, more of it")
+    guest.add_argument("--vcpus", metavar="N", type=count(1, 16),
+                       help="default 1; for Debian's kernel as many as the machine has CPUs")
+    guest.add_argument("--guest-mem", metavar="M", type=mebibytes,
+                       help="default 128M; for Debian's kernel 256M")
     p.add_argument("--hide", metavar="FEATURES",
                    help="optional CPU features to pretend absent (include/umbra/features.h)")
     p.add_argument("--serial", metavar="FILE", help="guests' serial output to FILE, no input")
@@ -71,9 +85,21 @@ def parse(arguments):
         p.error("--config and --kernel exclude each other")
     if options.guests and (options.config or options.kernel):
         p.error("--guests is for the test kernels, without --config and --kernel")
-    for name in ("initrd", "append", "vcpus", "guest_mem"):
-        if getattr(options, name) is not None and not options.kernel:
-            p.error(f"--{name.replace('_', '-')} needs --kernel")
+    if options.initrd is not None and not options.kernel:
+        p.error("--initrd needs --kernel")
+    other = next((name for name in ("kernel", "config", "guests") if getattr(options, name)), None)
+    for name in ("linux", "bzimage", "commands", "alone"):
+        if getattr(options, name) and other:
+            p.error(f"--{name} is for Debian's kernel, without --{other}")
+    for name in ("append", "vcpus", "guest_mem"):
+        if getattr(options, name) is not None and other in ("config", "guests"):
+            p.error(f"--{name.replace('_', '-')} is for one guest, without --{other}")
+    if not other:
+        options.linux = options.linux or DEFAULT_LINUX
+        options.cpus = options.cpus or min(options.vcpus or 2, 4)
+        options.vcpus = options.vcpus or options.cpus
+        if options.commands is None and (options.serial or not os.isatty(0)):
+            options.commands = linux.TOUR
     return options
 
 
@@ -89,9 +115,13 @@ def configuration(options):
             config.set("vm guest", "modules", options.initrd)
         if options.append:
             config.set("vm guest", "cmdline", options.append)
+    elif options.linux:
+        config = linux.configuration(options.linux, vcpus=options.vcpus, alone=options.alone,
+                                     memory=options.guest_mem or 256, append=options.append,
+                                     bzimage=options.bzimage, session=options.commands)
     else:
         config = Config.load(options.config or DEFAULT_CONFIG)
-    if options.guests:
+    if options.guests and options.guests != "all":
         wanted = options.guests.split(",")
         if unknown := [name for name in wanted if name not in config.vms()]:
             raise Failure(f"no test kernel {', '.join(unknown)}; there are "
@@ -130,8 +160,8 @@ def needed_cpus(config):
 
 @contextlib.contextmanager
 def keyboard():
-    """The descriptor to read keys from, or None; a terminal is set to hand over every key at once
-    (Ctrl-C still interrupts)."""
+    """The descriptor to read keys from, or None; a terminal is set to hand over every key at once,
+    those that mean something to it (Ctrl-C) too."""
     try:
         os.fstat(0)
     except OSError:
@@ -146,7 +176,7 @@ def keyboard():
     old = termios.tcgetattr(0)
     new = termios.tcgetattr(0)
     new[0] &= ~(termios.ICRNL | termios.IXON)
-    new[3] &= ~(termios.ICANON | termios.ECHO)
+    new[3] &= ~(termios.ICANON | termios.ECHO | termios.ISIG | termios.IEXTEN)
     termios.tcsetattr(0, termios.TCSADRAIN, new)
     try:
         yield 0
@@ -159,6 +189,7 @@ class Console:
 
     def __init__(self, descriptor, show_all):
         self.descriptor, self.show, self.held = descriptor, show_all, b""
+        self.before = None  # called before something is shown
 
     def __call__(self, data, umbra_runs):
         if not self.show:
@@ -171,6 +202,8 @@ class Console:
             theirs = [i for i, line in enumerate(lines)
                       if b"umbra-loader:" in line or b"BdsDxe:" in line]
             data = b"\n".join(lines[theirs[-1] + 1:]) if theirs else data
+        if data and self.before:
+            self.before()
         while data:
             data = data[os.write(self.descriptor, data):]
 
@@ -203,9 +236,52 @@ def warnings(session):
     return "".join(f"  {line}\n" for line in lines if re.match(r"\[[^]]*\] warning: ", line))
 
 
+class Progress:
+    """Says on standard error where a boot is, until the guests are heard."""
+
+    def __init__(self, session, linux_boots):
+        self.session, self.linux = session, linux_boots
+        self.terminal = os.isatty(2)
+        self.stage, self.line, self.done = None, "", False
+
+    def _stage(self):
+        if self.session.log:
+            return "Umbra runs; Linux boots" if self.linux else "Umbra runs"
+        if b"umbra-loader:" in self.session.console:
+            return "the loader reads the guests' files"
+        return "the firmware starts"
+
+    def __call__(self, seconds):
+        if self.done:
+            return
+        stage = self._stage()
+        if self.terminal:
+            line = f"run: {seconds:3.0f} s: {stage} "
+            if line != self.line:
+                os.write(2, f"\r\033[K{line}".encode())
+        elif stage != self.stage:
+            say(f"{seconds:.0f} s: {stage}")
+        self.stage, self.line = stage, line if self.terminal else ""
+
+    def end(self):
+        if not self.done and self.terminal and self.line:
+            os.write(2, b"\r\033[K")
+        self.done = True
+
+
+def expect(machine, config):
+    """What the user should know while waiting."""
+    say(f"{machine.emulator}, {machine.cpus} CPU(s), {machine.memory} MiB"
+        + (f", {machine.cpu}" if machine.cpu else ""))
+    if machine.emulator == "qemu":
+        return
+    say("the emulator counts every instruction: some 20 s until Umbra runs"
+        + (", and a minute until Linux does" if "linux" in config.vms() else ""))
+
+
 def boot(options, config, work):
     """Boot the prepared configuration; returns the exit status."""
-    default = not options.kernel and not options.config
+    tests = options.guests is not None
     machine = emulator.Machine(
         options.emulator or emulator.choose_emulator(), options.cpu,
         options.cpus or needed_cpus(config), options.memory or needed_memory(config))
@@ -226,18 +302,25 @@ def boot(options, config, work):
             on_log = stack.enter_context(open(options.log, "wb", buffering=0)).write
         # With a silent log nothing tells where the firmware's output ends.
         silent_log = config.get("umbra", "log_level") in ("error", "warn")
-        session = emulator.Session(machine, image, work,
-                                   Console(descriptor, options.firmware or silent_log), on_log)
+        console = Console(descriptor, options.firmware or silent_log)
+        session = emulator.Session(machine, image, work, console, on_log)
         session.silent_log = silent_log
+        if options.linux:
+            session.leader = "linux"
+        expect(machine, config)
+        if not options.firmware and options.log != "-" and not silent_log:
+            session.on_time = Progress(session, options.linux)
+            console.before = session.on_time.end
+            stack.callback(session.on_time.end)
         keys = None if options.serial else stack.enter_context(keyboard())
-        say(f"{machine.emulator}, {machine.cpus} CPU(s), {machine.memory} MiB"
-            + (f", {machine.cpu}" if machine.cpu else ""))
+        if keys is not None and os.isatty(keys):
+            say("Ctrl-] ends the emulator at once; other keys are the guest's")
         session.run(options.timeout, keys)
 
-    if len(names) > 1 or default:
+    if tests or len(names) > 1 and not options.linux:
         found = results.vm_results(names, session.console, session.log)
         print("\n" + results.summary(found), flush=True)
-        if default and session.reason == "end" and session.status in results.PASS_STATUS:
+        if tests and session.reason == "end" and session.status in results.PASS_STATUS:
             return 1 if any(r.problem() for r in found) else 0
     if session.reason != "end" or session.status == EXIT_HYPERVISOR:
         explain(session, config, options.log is not None)
@@ -247,21 +330,26 @@ def boot(options, config, work):
         return EXIT_TIMEOUT
     if session.reason != "end":
         return EXIT_HYPERVISOR
-    if not default and session.status not in results.PASS_STATUS:
+    if not tests and session.status not in results.PASS_STATUS:
         say(f"guest status {session.status}")
+    elif options.linux:
+        say("Linux has powered off")
     return session.status
 
 
 def run(arguments):
     options = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    config = configuration(options)
     for name in ("serial", "log"):
         path = getattr(options, name)
         if path and path != "-" and not pathlib.Path(path).absolute().parent.is_dir():
             raise Failure(f"--{name} {path}: no such folder")
+    if not options.linux:
+        config = configuration(options)  # mistakes in it are told before a long build
     if not options.no_build:
         build("all")
+    if options.linux:
+        config = configuration(options)
     if options.keep:
         work = pathlib.Path(options.keep).absolute()
         work.mkdir(parents=True, exist_ok=True)
