@@ -747,6 +747,63 @@ static void ioapic_mmio(void **state)
 	assert_false(platform_mmio_read(&vcpus[0], 7, 0, 4, &v));
 }
 
+/* The SCI: a level on pin 9 and IRQ 9, from button and timer. */
+static void acpi_interrupt(void **state)
+{
+	pic_init();
+	redirect(9, 0x8059, 1);
+	clear_events();
+	platform_power_button(&vm);
+	assert_int_equal(who_has(0x59), 0); /* not enabled */
+	platform_port_out(&vcpus[2], 0x602, 2, 0x100);
+	assert_int_equal(who_has(0x59), 2);
+	assert_int_equal(take(&vcpus[1]), 0x59);
+	mmio(1, LAPIC_EOI, 0);
+	assert_int_equal(take(&vcpus[1]), 0x59); /* still there */
+	assert_int_equal(platform_port_in(&vcpus[0], 0x600, 2), 0x100);
+	platform_port_out(&vcpus[2], 0x600, 2, 0x100);
+	mmio(1, LAPIC_EOI, 0);
+	assert_int_equal(who_has(0x59), 0);
+	/* The button again, by the 8259s: edge-triggered, as they are set up. */
+	redirect(9, 0x10000, 0);
+	platform_power_button(&vm);
+	assert_int_equal(platform_irq_pending(&vcpus[0]), 0x29);
+	out(0x601, 1);
+	/* The timer: the deadline is that of its highest bit. */
+	clear_events();
+	platform_port_out(&vcpus[0], 0x602, 2, 1);
+	while (!p->sci_line) {
+		assert_int_equal(platform_port_in(&vcpus[0], 0x60b, 1), 0x7f);
+		assert_true(vcpus[0].timer_deadline <= p->epoch + 2 * tsc_hz);
+		p->last = vcpus[0].timer_deadline; /* or the 8254's */
+		timers();
+	}
+	assert_int_equal(platform_port_in(&vcpus[0], 0x608, 4) & 0xfffffff0, 0x80000000);
+	assert_int_equal(platform_port_in(&vcpus[0], 0x600, 2), 1);
+	assert_true(p->sci_line);
+	out(0x600, 1);
+	assert_false(p->sci_line);
+	/* 3.579545 MHz. */
+	p->last = p->epoch + tsc_hz;
+	assert_int_equal(platform_port_in(&vcpus[0], 0x608, 4), 0x7fc00000 + 3579545);
+}
+
+static void power_off(void **state)
+{
+	platform_port_out(&vcpus[1], 0x604, 2, 0x3c00);
+	assert_int_equal(ended, 0);
+	exit_value = 77;
+	platform_port_out(&vcpus[1], 0x604, 2, 0x2000);
+	assert_int_equal(ended, 1);
+	assert_int_equal(exit_value, 0);
+	out(0x605, 0x20);
+	assert_int_equal(ended, 2);
+	/* In the middle of a wider access that begins below the block as well. */
+	assert_int_equal(platform_port_in(&vcpus[0], 0x5fe, 4), 0x0000ffff);
+	assert_int_equal(refusals, 0);
+	assert_int_equal(restarted, 0);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -771,6 +828,8 @@ int main(void)
 		T(exit_and_reset),
 		T(cmos_memory),
 		T(ioapic_mmio),
+		T(acpi_interrupt),
+		T(power_off),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,1 @@
+FUZZ_dev_acpi_pm := hv/dev/acpi_pm.c

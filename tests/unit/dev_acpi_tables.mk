@@ -1,0 +1,2 @@
+UNIT_dev_acpi_tables := hv/dev/acpi_tables.c
+$(BUILD)/unit/dev_acpi_tables: $(BUILD)/gen/dsdt.h
