@@ -164,21 +164,22 @@ const char *trace_detail_name(u32 reason)
 
 void watch_exit(struct vcpu *vcpu, u32 reason)
 {
-	u64 now = rdtsc(), q = vmcs_read(VMCS_EXIT_QUALIFICATION), next = vcpu->trace_next;
+	u64 q = vmcs_read(VMCS_EXIT_QUALIFICATION), next = vcpu->trace_next;
+	struct trace_entry *e = &vcpu->trace[next % TRACE_ENTRIES];
 
 	/* For readers: whoever sees something of the new entry sees that all before it counted. */
 	__atomic_thread_fence(__ATOMIC_RELEASE);
-	vcpu->trace[next % TRACE_ENTRIES] = (struct trace_entry){
-		.tsc = now,
+	*e = (struct trace_entry){
 		.rip = vmcs_read(VMCS_GUEST_RIP),
 		.qualification = q,
 		.detail = detail_of(vcpu, reason, q),
 		.reason = (u16)reason,
 	};
-	__atomic_store_n(&vcpu->trace_next, next + 1, __ATOMIC_RELEASE);
 	vcpu->exit_open = true;
-	vcpu->root_since = now;
 	__atomic_or_fetch(&vcpu->requests, REQ_WATCH, __ATOMIC_RELAXED);
+	/* The clock starts when the recording is over: that is no part of the exit's cost. */
+	vcpu->root_since = e->tsc = rdtsc();
+	__atomic_store_n(&vcpu->trace_next, next + 1, __ATOMIC_RELEASE);
 }
 
 void watch_done(struct vcpu *vcpu)

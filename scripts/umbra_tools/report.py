@@ -1,0 +1,295 @@
+"""scripts/run --report: the reports that Umbra writes to its log, collected and made a page.
+
+docs/report-format.md describes the lines. What does not fit is said on the page, and the rest shown.
+"""
+
+import dataclasses
+import pathlib
+import re
+import zlib
+
+from . import report_page, symbols
+from .base import Failure, say
+
+VERSION = 1
+PREFIX = "@R "
+LINE = re.compile(r"@R (.*) \*([0-9a-f]{4})")
+
+
+class Damaged(ValueError):
+    """A line that is intact by its check, and yet cannot be understood."""
+
+
+@dataclasses.dataclass
+class Cost:
+    """What exits of one reason cost: TSC ticks in root mode."""
+    sum: int = 0
+    max: int = 0
+    at: int = 0  # RIP of the dearest
+    histogram: dict = dataclasses.field(default_factory=dict)  # {bits of the cost: exits}
+
+
+@dataclasses.dataclass
+class Hot:
+    at: int
+    reason: int
+    weight: int
+    error: int
+    other: int
+
+
+@dataclasses.dataclass
+class Last:
+    tsc: int
+    reason: int
+    rip: int
+    q: int
+    detail: int
+    cost: int
+
+
+@dataclasses.dataclass
+class Vcpu:
+    index: int
+    cpu: int = 0
+    counters: dict = dataclasses.field(default_factory=dict)
+    exits: dict = dataclasses.field(default_factory=dict)  # {reason: number}
+    start: int = 0  # TSC ticks since Umbra's start
+    interval: int = 0  # TSC ticks; 0: no samples
+    samples: dict = dataclasses.field(default_factory=dict)  # {i: {reason: number}}
+    root: dict = dataclasses.field(default_factory=dict)  # {i: ticks}
+    costs: dict = dataclasses.field(default_factory=dict)  # {reason: Cost}
+    hot: dict = dataclasses.field(default_factory=dict)  # {"exits", "ticks", "page": [Hot]}
+    last: list = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass
+class Report:
+    """One VM's, from `begin` to `end`."""
+    vm: str
+    run: int = 0
+    why: str = ""
+    status: int = 0
+    memory: int = 0
+    tsc_hz: int = 1
+    now: int = 0
+    vcpus: dict = dataclasses.field(default_factory=dict)  # {index: Vcpu}
+    reasons: dict = dataclasses.field(default_factory=dict)  # {id: (name, what `detail` is)}
+    lines: int = 0
+    damaged: int = 0
+    complete: bool = False
+
+    def vcpu(self, fields):
+        index = number(fields, "n")
+        if index > 255:
+            raise Damaged(f"vCPU {index}")
+        return self.vcpus.setdefault(index, Vcpu(index))
+
+    def problem(self, expected=None):
+        """What is wrong with what arrived, or None."""
+        wrong = []
+        if self.damaged:
+            wrong.append(f"{self.damaged} damaged line{'s' if self.damaged > 1 else ''}")
+        if not self.complete:
+            wrong.append("its end is missing")
+        elif expected is not None and expected > self.lines + self.damaged:
+            wrong.append(f"{expected - self.lines - self.damaged} of {expected} lines are missing")
+        return f"the report of VM {self.vm} is incomplete: {', '.join(wrong)}" if wrong else None
+
+
+def number(fields, key, base=10):
+    text = fields.get(key, "")
+    if not re.fullmatch(r"\d{1,20}" if base == 10 else r"[0-9a-f]{1,16}", text, re.ASCII):
+        raise Damaged(f"{key}={text[:20]}" if text else f"no {key}")
+    return int(text, base)
+
+
+def numbers(fields, cls, **bases):
+    """An object of class `cls` from fields of the same names."""
+    return cls(**{f.name: number(fields, f.name, bases.get(f.name, 10))
+                  for f in dataclasses.fields(cls)})
+
+
+def pairs(words):
+    """{a: b} of words a:b."""
+    found = {}
+    for word in words:
+        m = re.fullmatch(r"(\d{1,3}):(\d{1,20})", word, re.ASCII)
+        if not m:
+            raise Damaged(word)
+        found[int(m[1])] = int(m[2])
+    return found
+
+
+class Parser:
+    def __init__(self):
+        self.reports, self.problems = [], []
+        self.current = None
+
+    def take(self, line):
+        """One line that begins with PREFIX."""
+        m = LINE.fullmatch(line)
+        if not m or zlib.crc32(m[1].encode(errors="replace")) & 0xffff != int(m[2], 16):
+            self.damaged(line)
+            return
+        words = m[1].split()
+        kind = words.pop(0) if words else ""
+        fields = dict(w.split("=", 1) for w in words if "=" in w)
+        rest = [w for w in words if "=" not in w]
+        try:
+            if kind == "begin":
+                self.begin(fields)
+            elif self.current is None:
+                self.damaged(line)
+            else:
+                self.current.lines += 1
+                if kind == "reason":
+                    fields["name"] = m[1].partition(" name=")[2]
+                self.item(kind, fields, rest)
+        except Damaged as why:
+            self.problems.append(f"a line of the report does not make sense ({why}): {line[:80]}")
+
+    def damaged(self, line):
+        if self.current is None:
+            self.problems.append(f"a damaged line outside of any report: {line[:80]}")
+        else:
+            self.current.damaged += 1
+
+    def begin(self, fields):
+        self.finish()
+        version = number(fields, "version")
+        if version != VERSION:
+            raise Damaged(f"version {version}, expected {VERSION}")
+        self.current = Report(fields.get("vm", "?"), number(fields, "run"), fields.get("why", ""),
+                              number(fields, "status"), number(fields, "memory"),
+                              max(1, number(fields, "tsc_hz")), number(fields, "now"), lines=1)
+        self.reports.append(self.current)
+
+    def item(self, kind, fields, rest):
+        report = self.current
+        if kind == "end":
+            report.complete = True
+            self.finish(number(fields, "lines"))
+        elif kind == "reason":
+            report.reasons[number(fields, "id")] = (fields["name"], fields.get("detail", ""))
+        elif kind == "vcpu":
+            vcpu = report.vcpu(fields)
+            vcpu.cpu = number(fields, "cpu")
+            vcpu.counters = {key: number(fields, key) for key in (
+                "exits", "run", "halted", "root", "watched", "injections", "faults", "refusals")}
+        elif kind == "exits":
+            report.vcpu(fields).exits.update(pairs(rest))
+        elif kind == "time":
+            vcpu = report.vcpu(fields)
+            vcpu.start, vcpu.interval = number(fields, "start"), number(fields, "interval")
+        elif kind == "sample":
+            vcpu, i = report.vcpu(fields), number(fields, "i")
+            if i > 4096:
+                raise Damaged(f"i={i}")
+            vcpu.root[i] = number(fields, "root")
+            vcpu.samples.setdefault(i, {}).update(pairs(rest))
+        elif kind == "cost":
+            cost = report.vcpu(fields).costs.setdefault(number(fields, "reason"), Cost())
+            cost.sum, cost.max = number(fields, "sum"), number(fields, "max")
+            cost.at = number(fields, "at", 16)
+            cost.histogram.update(pairs(rest))
+        elif kind == "hot":
+            hot = report.vcpu(fields).hot.setdefault(fields.get("by", ""), [])
+            hot.append(numbers(fields, Hot, at=16))
+        elif kind == "last":
+            report.vcpu(fields).last.append(numbers(fields, Last, rip=16, q=16, detail=16))
+        else:
+            raise Damaged(f"unknown kind {kind}")
+
+    def finish(self, expected=None):
+        """The current report is over, be it that another one begins."""
+        if self.current and (problem := self.current.problem(expected)):
+            self.problems.append(problem)
+        self.current = None
+
+
+def parse(lines):
+    """(reports, problems) of the log lines that begin with PREFIX."""
+    parser = Parser()
+    for line in lines:
+        parser.take(line)
+    parser.finish()
+    return parser.reports, parser.problems
+
+
+class Filter:
+    """Stands before whoever shows the log as it comes: report lines are left out. Pieces arrive as
+    they happen to; an unfinished line is held back only while it may be one of the report's."""
+
+    def __init__(self, show):
+        self.show, self.held, self.passing = show, b"", False
+
+    def __call__(self, data):
+        shown, prefix = b"", PREFIX.encode()
+        for piece in re.findall(rb"[^\n]*\n|[^\n]+", data):
+            if self.passing:
+                shown += piece
+            else:
+                self.held += piece
+                if not self.held.startswith(prefix) and not prefix.startswith(self.held):
+                    shown += self.held
+                    self.held, self.passing = b"", True
+            if piece.endswith(b"\n"):
+                self.held, self.passing = b"", False
+        if shown and self.show:
+            self.show(shown)
+
+
+class Wanted:
+    """A report that scripts/run is to make. Created before the configuration's paths change."""
+
+    def __init__(self, path, config):
+        self.path = pathlib.Path(path)
+        if not self.path.absolute().parent.is_dir():
+            raise Failure(f"--report {path}: no such folder")
+        config.set("umbra", "report", "yes")
+        self.kernels = {}
+        for index, section, key, value in list(config.entries()):
+            if section.startswith("vm ") and key == "kernel":
+                self.kernels[section[3:]] = (config.host_path(value, index),
+                                             config.get(section, "cmdline", ""))
+
+    def write(self, session, config, machine):
+        """After the run: take the report's lines out of session.log and write the page."""
+        lines, rest = split(bytes(session.log))
+        session.log[:] = rest
+        reports, problems = parse(lines)
+        if not reports:
+            problems.append("no report arrived: a VM's is written when it ends"
+                            + (", and time was up before" if session.reason == "timeout" else ""))
+        tables = {}
+        for vm, (kernel, cmdline) in self.kernels.items():
+            tables[vm] = symbols.load(kernel, cmdline)
+        log = rest.decode(errors="replace").replace("\r", "")
+        about = [("Emulator", machine.emulator + (f", {machine.cpu}" if machine.cpu else "")),
+                 ("Machine", f"{machine.cpus} CPU(s), {machine.memory} MiB")]
+        about += found(log)
+        page = report_page.page(reports, problems, about, config.text(), tables)
+        self.path.write_text(page)
+        for problem in problems:
+            say(f"report: {problem}")
+        say(f"report written to {self.path}")
+
+
+def found(log):
+    """What the log says about versions and the processor: (label, text)."""
+    lines = [re.sub(r"^\[[^]]*\] ", "", line) for line in log.split("\n")]
+    about = [("Version", line) for line in lines if re.match(r"Umbra \d", line)][:1]
+    about += [("Processor", line) for line in lines if re.search(r"\(family \d", line)][:1]
+    return about + [("Clock", line) for line in lines if re.match(r"TSC [\d.]+ MHz", line)][:1]
+
+
+def split(log):
+    """(report lines as text, the rest as bytes) of a log."""
+    lines, rest = [], []
+    for line in re.findall(rb"[^\n]*\n|[^\n]+", log):
+        if line.startswith(PREFIX.encode()):
+            lines.append(line.decode(errors="replace").rstrip("\r\n"))
+        else:
+            rest.append(line)
+    return lines, b"".join(rest)
