@@ -284,6 +284,8 @@ void platform_update_uart(struct platform *p)
 
 void platform_pump_uart(struct platform *p)
 {
+	if (virtio_takes_input(p->virtio))
+		return;
 	for (unsigned int room = vuart_rx_room(&p->uart); room; room--) {
 		int byte = console_get(p->vm);
 
@@ -324,9 +326,22 @@ u64 platform_rsdp(const struct vm *vm)
 void platform_console_input(struct vm *vm)
 {
 	spin_lock(&vm->dev_lock);
-	if (vm->platform)
+	if (vm->platform && virtio_takes_input(vm->platform->virtio)) {
+		/* Its lock comes before ours, and the platform may go away without it. */
+		__atomic_store_n(&vm->platform->virtio->input_due, 1, __ATOMIC_RELAXED);
+		vcpu_request(vm->vcpu[0], REQ_DEVICE);
+	} else if (vm->platform) {
 		platform_pump_uart(vm->platform);
+	}
 	spin_unlock(&vm->dev_lock);
+}
+
+void platform_work(struct vcpu *vcpu)
+{
+	struct platform *p = vcpu->vm->platform;
+
+	if (p->virtio)
+		virtio_work(vcpu, p->virtio);
 }
 
 void platform_update_clocks(struct platform *p, u64 now)
@@ -544,6 +559,8 @@ bool platform_mmio_read(struct vcpu *vcpu, u32 device, u64 offset, unsigned int 
 
 	if (device == PLATFORM_LAPIC)
 		return lapic_mmio_read(vcpu->lapic, offset, size, value);
+	if (device == PLATFORM_VIRTIO)
+		return virtio_mmio_read(vcpu, vm->platform->virtio, offset, size, value);
 	if (device != PLATFORM_IOAPIC || !ioapic_access(offset, size))
 		return false;
 	spin_lock(&vm->dev_lock);
@@ -561,6 +578,8 @@ bool platform_mmio_write(struct vcpu *vcpu, u32 device, u64 offset, unsigned int
 
 	if (device == PLATFORM_LAPIC)
 		return lapic_mmio_write(vcpu->lapic, offset, size, value);
+	if (device == PLATFORM_VIRTIO)
+		return virtio_mmio_write(vcpu, vm->platform->virtio, offset, size, value);
 	if (device != PLATFORM_IOAPIC || !ioapic_access(offset, size) || (offset & 3))
 		return false;
 	spin_lock(&vm->dev_lock);
@@ -583,7 +602,8 @@ static void start_pit(struct platform *p)
 
 int platform_create(struct vm *vm)
 {
-	const struct acpi_config acpi = {.vcpus = vm->vcpu_count};
+	const struct acpi_config acpi = {.vcpus = vm->vcpu_count,
+					 .virtio_mmio = virtio_device_map(vm)};
 	u64 low = MIN(vm->config->memory, 3 * GIB);
 	struct platform *p = heap_alloc(sizeof(*p));
 
@@ -610,7 +630,9 @@ int platform_create(struct vm *vm)
 			     vmx_has(FEAT_VID));
 	}
 	lapic_virtual_wire(vm->vcpu[0]->lapic);
-	if (acpi_tables_install(vm, &acpi) ||
+	if (acpi_tables_install(vm, &acpi) || virtio_create(vm, &p->virtio) ||
+	    (p->virtio &&
+	     space_add_mmio(vm, gpa(VIRTIO_BASE), VIRTIO_SLOTS * PAGE_SIZE, PLATFORM_VIRTIO)) ||
 	    space_add_mmio(vm, gpa(LAPIC_BASE_ADDRESS), PAGE_SIZE, PLATFORM_LAPIC) ||
 	    space_add_mmio(vm, gpa(IOAPIC_BASE_ADDRESS), PAGE_SIZE, PLATFORM_IOAPIC)) {
 		platform_destroy(vm);
@@ -630,8 +652,10 @@ void platform_destroy(struct vm *vm)
 	for (u32 i = 0; i < vm->vcpu_count; i++)
 		if (vm->vcpu[i])
 			vm->vcpu[i]->lapic = NULL;
-	if (p)
-		heap_free(p, sizeof(*p));
+	if (!p)
+		return;
+	virtio_destroy(vm, p->virtio);
+	heap_free(p, sizeof(*p));
 }
 
 void platform_vcpu_init(struct vcpu *vcpu)

@@ -18,12 +18,14 @@
 #include "dev/pit.h"
 #include "dev/rtc.h"
 #include "dev/uart.h"
+#include "dev/virtio.h"
 #include "vm/vm.h"
 
 /* region->device numbers. */
 enum {
 	PLATFORM_LAPIC,
-	PLATFORM_IOAPIC
+	PLATFORM_IOAPIC,
+	PLATFORM_VIRTIO
 };
 
 /* ISA interrupts; IRQ n is input n of the 8259s and pin n of the IOAPIC, but IRQ 0 is pin 2. */
@@ -52,6 +54,7 @@ struct platform {
 	struct rtc rtc;
 	struct i8042 i8042;
 	struct acpi_pm pm;
+	struct virtio *virtio; /* NULL: none. Its devices have locks of their own */
 	struct pci pci;
 	struct ioapic ioapic;
 	u64 lapic_deadline[BOOT_MAX_VCPUS]; /* each written by its own CPU */

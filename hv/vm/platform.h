@@ -90,6 +90,12 @@ void vcpu_apic_mode_changed(struct vcpu *vcpu);
  */
 void platform_timers(struct vcpu *vcpu, u64 now);
 
+/*
+ * REQ_DEVICE: what a vCPU asked of a device goes on, by a bounded piece. If that was not all, the
+ * vCPU has the request again.
+ */
+void platform_work(struct vcpu *vcpu);
+
 /* Guest consoles (vm/console.h) have input for this VM: fill the UART. Any CPU. */
 void platform_console_input(struct vm *vm);
 

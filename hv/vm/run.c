@@ -37,6 +37,8 @@ static __noinline int serve_requests(struct vcpu *vcpu, u32 requests)
 		vcpu_request(vcpu, REQ_STOP);
 		return RUN_LEAVE;
 	}
+	if (requests & REQ_DEVICE)
+		platform_work(vcpu);
 	if (requests & REQ_INIT) {
 		vcpu_state_reset(vcpu, true);
 		platform_vcpu_init(vcpu);

@@ -229,7 +229,8 @@ static bool wants_cpu(struct vcpu *vcpu, u64 now)
 		return requests & (REQ_SIPI | REQ_INIT | REQ_STOP);
 	if (now >= vcpu->timer_deadline)
 		platform_timers(vcpu, now);
-	if (vcpu->state == VCPU_RUNNABLE || (requests & (REQ_STOP | REQ_INIT | REQ_NMI)))
+	if (vcpu->state == VCPU_RUNNABLE ||
+	    (requests & (REQ_STOP | REQ_INIT | REQ_NMI | REQ_DEVICE)))
 		return true;
 	if (requests & REQ_TIMER)
 		platform_timers(vcpu, now);

@@ -491,10 +491,28 @@ int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value)
 
 	if (!p)
 		return ERR_FAULT;
-	if (size == 4)
+	if (size == 2)
+		*value = __atomic_load_n((const u16 *)(const void *)p, __ATOMIC_RELAXED);
+	else if (size == 4)
 		*value = __atomic_load_n((const u32 *)(const void *)p, __ATOMIC_RELAXED);
 	else
 		*value = __atomic_load_n((const u64 *)(const void *)p, __ATOMIC_RELAXED);
+	return 0;
+}
+
+int guest_write_word(struct vm *vm, gpa_t at, unsigned int size, u64 value)
+{
+	size_t left;
+	u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &left) : NULL;
+
+	if (!p)
+		return ERR_FAULT;
+	if (size == 2)
+		__atomic_store_n((u16 *)(void *)p, (u16)value, __ATOMIC_RELAXED);
+	else if (size == 4)
+		__atomic_store_n((u32 *)(void *)p, (u32)value, __ATOMIC_RELAXED);
+	else
+		__atomic_store_n((u64 *)(void *)p, value, __ATOMIC_RELAXED);
 	return 0;
 }
 

@@ -95,9 +95,11 @@ int guest_read(struct vm *vm, gpa_t from, void *to, size_t len);
 int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len);
 int guest_zero(struct vm *vm, gpa_t to, size_t len);
 
-/* A naturally aligned 4- or 8-byte word of guest RAM in one access, so that another vCPU's write is
- * seen whole or not at all (paging-structure entries): 0 or ERR_FAULT. */
+/* A naturally aligned 2-, 4- or 8-byte word of guest RAM in one access, so that another vCPU's
+ * write is seen whole or not at all (paging-structure entries, indices of rings), and likewise the
+ * other way round: 0 or ERR_FAULT. */
 int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value);
+int guest_write_word(struct vm *vm, gpa_t at, unsigned int size, u64 value);
 
 /* Atomic compare-exchange of a naturally aligned 4- or 8-byte word of guest RAM (paging-structure
  * A/D bits, locked emulation): 0 done, ERR_BUSY if the old value did not match, ERR_FAULT. */

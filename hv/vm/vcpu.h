@@ -49,8 +49,8 @@ enum gpr {
 #define REQ_TIMER   BIT(8)  /* the deadline changed */
 #define REQ_VIEW    BIT(9)  /* another view: write EPTP */
 #define REQ_EOI_MAP BIT(10) /* level-triggered vectors changed: rewrite the EOI-exit bitmap */
-#define REQ_DEVICE  BIT(12) /* a device has work that goes on: platform_work() */
 #define REQ_WATCH   BIT(11) /* exits are watched, or begin or cease to be: trace.c */
+#define REQ_DEVICE  BIT(12) /* a device has work that goes on: platform_work() */
 
 /* Bits of vcpu->watch: for whom exits are watched. */
 #define WATCH_TRACE  BIT(0)

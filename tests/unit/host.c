@@ -8,6 +8,8 @@
 #include "host.h"
 #include "lib/log.h"
 #include "lib/panic.h"
+#include "mem/frame.h"
+#include "vm/space.h"
 
 uint64_t host_direct_map;
 static uint64_t host_bytes;
@@ -53,4 +55,57 @@ __attribute__((weak)) __noreturn void panic(const char *fmt, ...)
 	va_end(ap);
 	fputc('\n', stderr);
 	abort();
+}
+
+/* Guest memory for tests that have none; tests/unit/guest_ram.h brings some. */
+__attribute__((weak)) int guest_read(struct vm *vm, gpa_t from, void *to, size_t len)
+{
+	return ERR_FAULT;
+}
+
+__attribute__((weak)) int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len)
+{
+	return 0; /* the tables that a platform brings along */
+}
+
+__attribute__((weak)) int guest_zero(struct vm *vm, gpa_t to, size_t len)
+{
+	return ERR_FAULT;
+}
+
+__attribute__((weak)) int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value)
+{
+	return ERR_FAULT;
+}
+
+__attribute__((weak)) int guest_write_word(struct vm *vm, gpa_t at, unsigned int size, u64 value)
+{
+	return ERR_FAULT;
+}
+
+__attribute__((weak)) const struct region *space_find(const struct space *space, gpa_t at)
+{
+	return NULL;
+}
+
+__attribute__((weak)) u64 space_perms(const struct space *space, gpa_t at)
+{
+	return EPT_RWX;
+}
+
+__attribute__((weak)) int frame_alloc(frame_owner_t owner, u64 bytes, u64 align, hpa_t *out)
+{
+	return ERR_NOMEM;
+}
+
+__attribute__((weak)) void frame_free(frame_owner_t owner, hpa_t base, u64 bytes)
+{
+	abort();
+}
+
+struct vcpu;
+void platform_work(struct vcpu *vcpu);
+
+__attribute__((weak)) void platform_work(struct vcpu *vcpu)
+{
 }
