@@ -125,7 +125,7 @@ LINUX_CFLAGS := -std=gnu17 -O2 $(WARN) -ffreestanding -fno-stack-protector -fno-
 	-fno-asynchronous-unwind-tables -fcf-protection=none -mgeneral-regs-only
 LINUX_PROGRAMS := $(patsubst guest/linux/%.c,$(BUILD)/guest/linux/%,$(wildcard guest/linux/*.c))
 
-guests: $(GUESTS) $(LINUX_PROGRAMS)
+guests: $(GUESTS) $(BUILD)/guest/linuxboot.bzimage $(LINUX_PROGRAMS)
 
 $(BUILD)/guest/linux/%: guest/linux/%.c guest/linux/sys.h
 	@mkdir -p $(@D)
@@ -142,6 +142,12 @@ $(BUILD)/guest/%.debug: $(BUILD)/guest/%.o $(GUEST_LIB) guest/lib/guest.ld
 		-T guest/lib/guest.ld -o $@ $(GUEST_LIB) $<
 $(BUILD)/guest/%.elf: $(BUILD)/guest/%.debug
 	$(OBJCOPY) --strip-debug $< $@
+# The same kernel for Linux's boot protocol: setup sectors and a flat image.
+$(BUILD)/guest/%.bzimage: $(BUILD)/guest/%.debug
+	$(OBJCOPY) -O binary -j .linux_setup --set-section-flags .linux_setup=alloc,load,contents \
+		$< $@.setup
+	$(OBJCOPY) -O binary $< $@.code
+	cat $@.setup $@.code > $@
 .PRECIOUS: $(BUILD)/guest/%.o $(BUILD)/guest/%.debug
 
 # --- host unit tests and fuzzers --------------------------------------------------------------

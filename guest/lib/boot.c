@@ -1,4 +1,4 @@
-/* From the entry code to guest_main(): boot information of both protocols into one form. */
+/* From the entry code to guest_main(): boot information of all protocols into one form. */
 #include "apic.h"
 #include "cpu.h"
 #include "mem.h"
@@ -121,6 +121,32 @@ static void read_pvh(u64 address)
 	}
 }
 
+/* boot_params of the Linux boot protocol. */
+#define LINUX_E820_ENTRIES 0x1e8
+#define LINUX_E820_TABLE   0x2d0
+#define LINUX_RAMDISK	   0x218 /* address, size */
+#define LINUX_CMDLINE	   0x228
+
+struct __packed linux_e820 {
+	u64 base, bytes;
+	u32 type;
+};
+
+static void read_linux(u64 address)
+{
+	const u8 *params = at(address);
+	const u32 *ramdisk = at(address + LINUX_RAMDISK), *cmdline = at(address + LINUX_CMDLINE);
+
+	copy_string(boot.cmdline, sizeof(boot.cmdline), *cmdline);
+	if (ramdisk[1])
+		add_module(ramdisk[0], ramdisk[1], 0);
+	for (u32 i = 0; i < params[LINUX_E820_ENTRIES]; i++) {
+		const struct linux_e820 *e = at(address + LINUX_E820_TABLE + i * sizeof(*e));
+
+		add_range(e->base, e->bytes, e->type);
+	}
+}
+
 void guest_start(u64 protocol, u64 info)
 {
 	uart_init();
@@ -130,8 +156,10 @@ void guest_start(u64 protocol, u64 info)
 		read_multiboot(info);
 	else if (protocol == PROTO_PVH)
 		read_pvh(info);
+	else if (protocol == PROTO_LINUX)
+		read_linux(info);
 	else
-		tap_bail("started by neither Multiboot nor PVH");
+		tap_bail("started by neither Multiboot nor PVH nor Linux's protocol");
 	cpus[0].online = true;
 	cpus[0].apic_id = lapic_id();
 	pt_set_user((u64)(uintptr_t)guest_user_start,

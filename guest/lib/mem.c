@@ -41,11 +41,17 @@ bool ram_contains(u64 base, u64 bytes)
 	return false;
 }
 
+/* By Linux's protocol the RAM disk is at the top of memory, else modules are behind the kernel. */
+static bool modules_on_top(void)
+{
+	return boot.protocol == PROTO_LINUX && boot.module_count;
+}
+
 u64 mem_next(void)
 {
 	if (!next_free) {
 		next_free = (u64)(uintptr_t)guest_image_end;
-		for (u32 i = 0; i < boot.module_count; i++)
+		for (u32 i = 0; i < boot.module_count && !modules_on_top(); i++)
 			next_free = MAX(next_free, boot.module[i].base + boot.module[i].bytes);
 		next_free = (next_free + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
 	}
@@ -55,8 +61,9 @@ u64 mem_next(void)
 void *mem_alloc(u64 bytes, u64 align)
 {
 	u64 base = (mem_next() + align - 1) & ~(align - 1);
+	u64 end = modules_on_top() ? boot.module[0].base : 4 * SIZE_1G;
 
-	if (base + bytes > 4 * SIZE_1G || !ram_contains(base, bytes))
+	if (base + bytes > end || !ram_contains(base, bytes))
 		return NULL;
 	next_free = (base + bytes + PAGE_SIZE - 1) & ~(PAGE_SIZE - 1);
 	return (void *)(uintptr_t)base;

@@ -32,6 +32,19 @@ struct boot {
 };
 extern struct boot boot;
 
+/* What Linux's 64-bit entry point found; zeroes if the kernel was started otherwise. */
+struct linux_entry {
+	u64 rsi, rsp, rflags, cr0, cr3, cr4, efer;
+	u16 cs, ds, es, ss;
+	u16 gdt_limit;
+	u64 gdt_base __attribute__((packed));
+	u8 unused[6];
+};
+extern struct linux_entry linux_entry;
+_Static_assert(offsetof(struct linux_entry, cs) == LE_CS, "LE_CS");
+_Static_assert(offsetof(struct linux_entry, gdt_limit) == LE_GDTR, "LE_GDTR");
+_Static_assert(sizeof(struct linux_entry) == LE_BYTES, "LE_BYTES");
+
 /* Usable bytes in all; and the end of the highest usable range. */
 u64 ram_bytes(void);
 u64 ram_top(void);

@@ -27,3 +27,19 @@
 
 #define PROTO_MULTIBOOT 1
 #define PROTO_PVH	2
+#define PROTO_LINUX	3
+
+/* struct linux_entry (mem.h) */
+#define LE_RSI	  0
+#define LE_RSP	  8
+#define LE_RFLAGS 16
+#define LE_CR0	  24
+#define LE_CR3	  32
+#define LE_CR4	  40
+#define LE_EFER	  48
+#define LE_CS	  56
+#define LE_DS	  58
+#define LE_ES	  60
+#define LE_SS	  62
+#define LE_GDTR	  64
+#define LE_BYTES  80

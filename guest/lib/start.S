@@ -1,7 +1,9 @@
 /*
  * Entry points. Multiboot 1 (address-header form, so that loaders need not understand ELF64) and
  * PVH (XEN_ELFNOTE_PHYS32_ENTRY) both arrive in 32-bit protected mode without paging, EBX pointing
- * to the boot information. From here on both are one: EDI says which, ESI is EBX.
+ * to the boot information. Linux's 64-bit entry point, for kernels that are linked as bzImage, goes
+ * back to that mode, with the address of boot_params. From there on all are one: EDI says which, ESI
+ * is EBX.
  */
 #include "segments.h"
 
@@ -20,6 +22,95 @@ multiboot_header:
 	.long guest_image_end
 	.long multiboot_entry
 
+/*
+ * The 64-bit entry point, at 0x200 of the protected-mode code. Keeps the state that the loader made
+ * for guest/linuxboot.c; what a loader leaves in .bss is any value.
+ */
+	.org 0x200
+	.code64
+	.globl linux_entry64
+linux_entry64:
+	movq %rsi, linux_entry + LE_RSI
+	movq %rsp, linux_entry + LE_RSP
+	movq $stacks + STACK_BYTES, %rsp
+	pushfq
+	popq linux_entry + LE_RFLAGS
+	cli
+	cld
+	movq %cr0, %rax
+	movq %rax, linux_entry + LE_CR0
+	movq %cr3, %rax
+	movq %rax, linux_entry + LE_CR3
+	movq %cr4, %rax
+	movq %rax, linux_entry + LE_CR4
+	movl $0xc0000080, %ecx
+	rdmsr
+	movl %eax, linux_entry + LE_EFER
+	movw %cs, linux_entry + LE_CS
+	movw %ds, linux_entry + LE_DS
+	movw %es, linux_entry + LE_ES
+	movw %ss, linux_entry + LE_SS
+	sgdt linux_entry + LE_GDTR
+	movl $guest_data_end, %edi
+	movl $guest_image_end, %ecx
+	subl %edi, %ecx
+	xorl %eax, %eax
+	rep stosb
+	lgdt gdt_pointer
+	pushq $SEL_CODE32
+	pushq $1f
+	lretq
+	.code32
+1:	movl $SEL_DATA, %eax
+	movl %eax, %ds
+	movl %eax, %es
+	movl %eax, %ss
+	movl %cr0, %eax
+	andl $0x7fffffff, %eax /* paging off, which leaves long mode */
+	movl %eax, %cr0
+	movl $0xc0000080, %ecx
+	rdmsr
+	andl $~0x100, %eax
+	wrmsr
+	movl linux_entry + LE_RSI, %ebx
+	movl $PROTO_LINUX, %edi
+	jmp common_entry
+
+/*
+ * The setup part of a bzImage (see "The Linux/x86 Boot Protocol"): two sectors with the header. It
+ * is in no segment; the Makefile puts it in front of the image. Not relocatable.
+ */
+	.section .linux_setup, "", @progbits
+	.code16
+	.fill 0x1f1, 1, 0
+	.byte 1	/* setup_sects */
+	.word 0
+	.long guest_paragraphs /* syssize */
+	.word 0, 0xffff, 0, 0xaa55
+	jmp linux_setup16
+	.ascii "HdrS"
+	.word 0x20c /* version */
+	.long 0
+	.word 0, 0
+	.byte 0, 1 /* loadflags: loaded high */
+	.word 0
+	.long guest_image_start, 0, 0, 0
+	.word 0
+	.byte 0, 0
+	.long 0, 0x7fffffff, 0x1000 /* initrd_addr_max, kernel_alignment */
+	.byte 0, 12 /* not relocatable */
+	.word 1 /* xloadflags: 64-bit entry point */
+	.long 255, 0 /* cmdline_size */
+	.quad 0
+	.long 0, 0 /* payload */
+	.quad 0, guest_image_start
+	.long guest_image_bytes, 0 /* init_size */
+linux_setup16: /* no entry in real mode */
+	cli
+	hlt
+	jmp linux_setup16
+	.org 1024
+
 	.section .note.pvh, "a", @note
 	.balign 4
 	.long 4, 4, 18 /* XEN_ELFNOTE_PHYS32_ENTRY */
@@ -37,6 +128,7 @@ multiboot_entry:
 	jmp 1f
 pvh_entry:
 	movl $PROTO_PVH, %edi
+common_entry:
 1:	cli
 	cld
 	movl %ebx, %esi
@@ -155,7 +247,10 @@ ap_entry32:
 	jmp 1b
 
 	.data
-	.globl ap_next_index, gdt, gdt_pointer
+	.globl ap_next_index, gdt, gdt_pointer, linux_entry
+	.balign 8
+linux_entry:
+	.fill LE_BYTES, 1, 0
 	.balign 4
 ap_next_index:
 	.long 1

@@ -101,7 +101,8 @@ def test_every_guest_is_listed():
     """A guest kernel that default.conf forgets would never be tested."""
     kernels = {path.stem for path in (ROOT / "guest").glob("*.c")} - NOT_TESTS
     base = Config.load(DEFAULT_CONFIG)
-    named = {re.search(r"(\w+)\.elf", base.get(f"vm {vm}", "kernel"))[1] for vm in base.vms()}
+    named = {re.search(r"(\w+)\.(elf|bzimage)", base.get(f"vm {vm}", "kernel"))[1]
+             for vm in base.vms()}
     assert kernels == named
 
 
