@@ -13,6 +13,7 @@ from .base import Failure, say
 
 VERSION = 1
 PREFIX = "@R "
+PROBLEMS = 20  # lines that make no sense are quoted up to this number
 LINE = re.compile(r"@R (.*) \*([0-9a-f]{4})")
 
 
@@ -125,12 +126,13 @@ class Parser:
     def __init__(self):
         self.reports, self.problems = [], []
         self.current = None
+        self.stray = 0  # damaged lines outside of any report
 
     def take(self, line):
         """One line that begins with PREFIX."""
         m = LINE.fullmatch(line)
         if not m or zlib.crc32(m[1].encode(errors="replace")) & 0xffff != int(m[2], 16):
-            self.damaged(line)
+            self.damaged()
             return
         words = m[1].split()
         kind = words.pop(0) if words else ""
@@ -140,18 +142,19 @@ class Parser:
             if kind == "begin":
                 self.begin(fields)
             elif self.current is None:
-                self.damaged(line)
+                self.damaged()
             else:
                 self.current.lines += 1
                 if kind == "reason":
                     fields["name"] = m[1].partition(" name=")[2]
                 self.item(kind, fields, rest)
         except Damaged as why:
-            self.problems.append(f"a line of the report does not make sense ({why}): {line[:80]}")
+            if len(self.problems) < PROBLEMS:
+                self.problems.append(f"a report's line does not make sense ({why}): {line[:80]}")
 
-    def damaged(self, line):
+    def damaged(self):
         if self.current is None:
-            self.problems.append(f"a damaged line outside of any report: {line[:80]}")
+            self.stray += 1
         else:
             self.current.damaged += 1
 
@@ -214,7 +217,10 @@ def parse(lines):
     for line in lines:
         parser.take(line)
     parser.finish()
-    return parser.reports, parser.problems
+    if parser.stray:
+        parser.problems.append(f"{parser.stray} line(s) belong to no report: its beginning is lost")
+    # A later one of the same run of a VM (the monitor asks for them) replaces an earlier one.
+    return list({(r.vm, r.run): r for r in parser.reports}.values()), parser.problems
 
 
 class Filter:
@@ -245,8 +251,6 @@ class Wanted:
 
     def __init__(self, path, config):
         self.path = pathlib.Path(path)
-        if not self.path.absolute().parent.is_dir():
-            raise Failure(f"--report {path}: no such folder")
         config.set("umbra", "report", "yes")
         self.kernels = {}
         for index, section, key, value in list(config.entries()):
@@ -270,7 +274,10 @@ class Wanted:
                  ("Machine", f"{machine.cpus} CPU(s), {machine.memory} MiB")]
         about += found(log)
         page = report_page.page(reports, problems, about, config.text(), tables)
-        self.path.write_text(page)
+        try:
+            self.path.write_text(page)
+        except OSError as error:
+            raise Failure(f"--report {self.path}: {error.strerror}") from None
         for problem in problems:
             say(f"report: {problem}")
         say(f"report written to {self.path}")

@@ -260,11 +260,12 @@ def histogram(report, costs):
                 parts.append(text(left + x * cell_w + cell_w / 2 - 1, y * cell_h + 16,
                                   tick_label(n) if n < 1000 else tick_label(float(f"{n:.2g}"))))
     for x, bits in enumerate(columns):
+        low = 1 << bits - 1 if bits else 0
         parts.append(text(left + x * cell_w, len(rows) * cell_h + 16,
-                          tick_label(1 << bits - 1 if bits else 0)))
-    parts.append(text(left + cell_w * len(columns) / 2, height - 8,
-                      "cost of an exit: TSC ticks in root mode, from the value below a column's left "
-                      "edge to twice that"))
+                          next((f"{low >> shift}{unit}" for unit, shift in
+                                (("Gi", 30), ("Mi", 20), ("Ki", 10)) if low >> shift), low)))
+    parts.append(text(width / 2, height - 6, "ticks in root mode: from a column's left edge to the "
+                                             "next one's; number and shade: exits"))
     return ('<div class="wide">'
             + svg(width, height, f"Cost histogram of VM {report.vm}", parts) + "</div>")
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import termios
 
-from . import emulator, linux, results
+from . import emulator, linux, report, results
 from .base import (BUILD, EXIT_HYPERVISOR, EXIT_TIMEOUT, EXIT_VM_FAULT, ROOT, Failure, build, main,
                    say)
 from .config import Config
@@ -76,6 +76,8 @@ def parse(arguments):
                    help="optional CPU features to pretend absent (include/umbra/features.h)")
     p.add_argument("--serial", metavar="FILE", help="guests' serial output to FILE, no input")
     p.add_argument("--log", metavar="FILE", help="Umbra's own log to FILE (- is standard error)")
+    p.add_argument("--report", metavar="FILE.html",
+                   help="write a page on the guests' exits: how many, when, from where, their cost")
     p.add_argument("--timeout", metavar="S", type=float, help="end after S seconds in the emulator")
     p.add_argument("--firmware", action="store_true", help="show the firmware's output too")
     p.add_argument("--no-build", action="store_true", help="boot what is built already")
@@ -287,6 +289,7 @@ def boot(options, config, work):
         options.cpus or needed_cpus(config), options.memory or needed_memory(config))
     for_emulator(config, machine.emulator, options.hide)
     names = config.vms()
+    page = report.Wanted(options.report, config) if options.report else None
     image = image_for(config, work / "umbra.img")
     if options.keep:
         (work / "umbra.conf").write_text(config.text())
@@ -300,6 +303,8 @@ def boot(options, config, work):
             on_log = lambda data: (sys.stderr.write(emulator.plain(data)), sys.stderr.flush())
         elif options.log:
             on_log = stack.enter_context(open(options.log, "wb", buffering=0)).write
+        if page:
+            on_log = report.Filter(on_log)
         # With a silent log nothing tells where the firmware's output ends.
         silent_log = config.get("umbra", "log_level") in ("error", "warn")
         console = Console(descriptor, options.firmware or silent_log)
@@ -315,7 +320,11 @@ def boot(options, config, work):
         keys = None if options.serial else stack.enter_context(keyboard())
         if keys is not None and os.isatty(keys):
             say("Ctrl-] ends the emulator at once; other keys are the guest's")
-        session.run(options.timeout, keys)
+        try:
+            session.run(options.timeout, keys)
+        finally:
+            if page:
+                page.write(session, config, machine)
 
     if tests or len(names) > 1 and not options.linux:
         found = results.vm_results(names, session.console, session.log)
@@ -340,7 +349,7 @@ def boot(options, config, work):
 def run(arguments):
     options = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    for name in ("serial", "log"):
+    for name in ("serial", "log", "report"):
         path = getattr(options, name)
         if path and path != "-" and not pathlib.Path(path).absolute().parent.is_dir():
             raise Failure(f"--{name} {path}: no such folder")
