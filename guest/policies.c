@@ -112,6 +112,21 @@ static void test_osxsave(void)
 	tap_is(cpuid(1, 0).ecx >> 27 & 1, 0, "OSXSAVE follows CR4 back");
 }
 
+/* SDM 1 13.4.3: one after the other, some at the next multiple of 64. */
+static u64 compacted_size(u64 states)
+{
+	u64 size = 576;
+
+	for (u32 bit = 2; bit < 63; bit++) {
+		if (!(states >> bit & 1))
+			continue;
+		if (cpuid(0xd, bit).ecx & BIT(1))
+			size = (size + 63) & ~63ull;
+		size += cpuid(0xd, bit).eax;
+	}
+	return size;
+}
+
 static void test_xcr0(void)
 {
 	u64 cr4 = read_cr4(), all, saved;
@@ -148,6 +163,8 @@ static void test_xcr0(void)
 		tap_is((u64)safe_xsetbv(0, all), (u64)TRAP_NONE, "XSETBV of all of 0x%lx", all);
 		r = cpuid(0xd, 0);
 		tap_is(r.ebx, r.ecx, "leaf 0xD: size with all is the largest");
+		if (cpuid(0xd, 1).eax & (BIT(1) | BIT(3))) /* XSAVEC, XSAVES */
+			tap_is(cpuid(0xd, 1).ebx, compacted_size(all), "leaf 0xD: compacted size");
 	}
 	safe_xsetbv(0, saved);
 	write_cr4(cr4);

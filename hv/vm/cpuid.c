@@ -252,6 +252,24 @@ static __noinline struct cpuid_regs leaf_b(struct vcpu *vcpu, u32 subleaf)
 	return r;
 }
 
+/* Bytes of an XSAVE area in compacted form (SDM 1 13.4.3). */
+static u32 compacted_size(u64 states)
+{
+	u32 size = 576;
+
+	for (u32 i = 2; i < 63; i++) {
+		struct cpuid_regs c;
+
+		if (!(states >> i & 1))
+			continue;
+		c = cpuid(0xd, i);
+		if (c.ecx & BIT(1)) /* aligned */
+			size = ALIGN_UP(size, 64u);
+		size += c.eax;
+	}
+	return size;
+}
+
 /* The guest's XCR0 is in force while the hypervisor runs, so sizes come out right by themselves. */
 static __noinline struct cpuid_regs leaf_d(u32 subleaf)
 {
@@ -276,8 +294,9 @@ static __noinline struct cpuid_regs leaf_d(u32 subleaf)
 		r.edx = 0;
 	} else if (subleaf == 1) {
 		r.eax = xsave_features;
-		if (!(xsave_features & BIT(3)))
-			r.ebx = 0;
+		/* Not the processor's own answer: Bochs 2.7 gives the size of the standard format.
+		 */
+		r.ebx = xsave_features & (BIT(1) | BIT(3)) ? compacted_size(xgetbv(0)) : 0;
 		r.ecx = r.edx = 0;
 	}
 	return r;
