@@ -4,7 +4,8 @@
 #define TIMER_START 0x7fc00000ull
 #define HALF_SHIFT  31 /* TMR_STS is set when the highest bit changes (4.8.2.1) */
 
-#define ENABLE_MASK  (ACPI_PM1_TMR | ACPI_PM1_GBL | ACPI_PM1_PWRBTN)
+/* RTC: ACPICA sets it and reads it back whatever FIX_RTC says; nothing ever sets its status. */
+#define ENABLE_MASK  (ACPI_PM1_TMR | ACPI_PM1_GBL | ACPI_PM1_PWRBTN | ACPI_PM1_RTC)
 #define CONTROL_MASK (ACPI_PM1_BM_RLD | ACPI_PM1_SLP_TYP)
 
 static u64 count(u64 now)

@@ -24,6 +24,7 @@
 #define ACPI_PM1_TMR	BIT(0)
 #define ACPI_PM1_GBL	BIT(5)
 #define ACPI_PM1_PWRBTN BIT(8)
+#define ACPI_PM1_RTC	BIT(10)
 /* Control. */
 #define ACPI_PM1_SCI_EN	       BIT(0)
 #define ACPI_PM1_BM_RLD	       BIT(1)

@@ -115,11 +115,11 @@ static void power_button(void **state)
 	assert_int_equal(in(0, 4, 0), 0x00200000);
 }
 
-/* ACPICA enables the global lock's event and looks whether the bit stuck. */
+/* ACPICA enables the events of the global lock and the RTC and looks whether the bits stuck. */
 static void enable_bits(void **state)
 {
 	out(2, 2, 0xffff, 0);
-	assert_int_equal(in(2, 2, 0), 0x121);
+	assert_int_equal(in(2, 2, 0), 0x521);
 	out(3, 1, 0, 0);
 	assert_int_equal(in(2, 2, 0), 0x021);
 	out(2, 1, 0x01, 0);
