@@ -1,4 +1,5 @@
-"""Names of addresses in a guest's kernel: from its ELF symbol table, or a System.map beside it."""
+"""Names of addresses in a guest's kernel: from its ELF symbol table, from the table that Linux carries
+for itself, or from a System.map beside it."""
 
 import bisect
 import pathlib
@@ -7,6 +8,7 @@ import struct
 
 SHT_SYMTAB = 2
 STT_NOTYPE, STT_OBJECT, STT_FUNC = 0, 1, 2
+KERNEL_MAP, KERNEL_MAP_BYTES = 0xffffffff80000000, 1 << 30  # where Linux maps its image
 FAR = 1 << 20  # no symbol names what lies further behind it
 
 
@@ -26,6 +28,9 @@ class Symbols:
     def name(self, address):
         """`function+0x12`, or an empty string."""
         i = bisect.bisect_right(self.starts, address) - 1
+        if i < 0 and address < KERNEL_MAP_BYTES:  # Linux before it has turned to its own mapping
+            address += KERNEL_MAP
+            i = bisect.bisect_right(self.starts, address) - 1
         if i < 0 or address - self.starts[i] >= FAR:
             return ""
         offset = address - self.starts[i]
@@ -72,6 +77,115 @@ def from_elf(data):
     return [(value, text) for _, value, text in sorted(found)]  # functions win
 
 
+# --- the table that Linux itself carries (kallsyms), 4.6 and later -----------------------------------
+
+
+def _align(value):
+    return (value + 7) & ~7
+
+
+def _tokens(data):
+    """(start, end, [bytes]) of the table of 256 tokens that names are made of, or None. Digits are
+    tokens of their own, which is how it is found; an index of it follows."""
+    digits = b"".join(b"%d\0" % d for d in range(10))
+    at = data.find(digits)
+    while at >= 0:
+        start = at
+        for _ in range(ord("0")):
+            start = data.rfind(b"\0", 0, start - 1) + 1
+        # What stands before it is padding, zeros too: the index tells where it begins.
+        for begin in range(start, max(0, start - 64), -1):
+            tokens = data[begin:begin + 8192].split(b"\0")[:256]
+            end = _align(begin + sum(len(token) + 1 for token in tokens))
+            index = struct.pack("<256H", *(sum(len(t) + 1 for t in tokens[:i])
+                                           for i in range(len(tokens)))) if len(tokens) == 256 else b"?"
+            if data[end:end + 512] == index:
+                return begin, end + 512, tokens
+        at = data.find(digits, at + 1)
+    return None
+
+
+def _markers_before(data, end):
+    """(start, [offset of every 256th name]) of the markers that end at `end`, but for padding."""
+    found = []
+    at = end - 4
+    if at >= 0 and struct.unpack_from("<I", data, at)[0] == 0:
+        at -= 4
+    while at >= 0:
+        value, = struct.unpack_from("<I", data, at)
+        # A name has 2 to some 500 bytes.
+        if found and not value + 512 <= found[-1] <= value + 256 * 512:
+            return None
+        found.append(value)
+        if value == 0:
+            return at, found[::-1]
+        at -= 4
+    return None
+
+
+def _markers(data, end):
+    """The markers stand before the tokens, or before an array of 3 bytes per name that does (6.2, and
+    later 6.1)."""
+    for behind in range(0, 3 << 20, 8):
+        if (found := _markers_before(data, end - behind)) and len(found[1]) > 1 and (
+                not behind or 0 <= len(found[1]) - behind // 768 <= 1):
+            return found
+    return None
+
+
+def _names(data, at, number, tokens, markers):
+    """Names with the letter of their type in front, if `number` names begin at `at`."""
+    start, names = at, []
+    for i in range(number):
+        if i % 256 == 0 and at - start != markers[i // 256]:
+            return None
+        length = data[at]
+        at += 1
+        if length & 0x80:
+            length = length & 0x7f | data[at] << 7
+            at += 1
+        names.append(b"".join([tokens[b] for b in data[at:at + length]]))
+        at += length
+    return names
+
+
+def _addresses(data, offsets, base_at, number):
+    if offsets < 0 or base_at + 8 > len(data):
+        return None
+    base, = struct.unpack_from("<Q", data, base_at)
+    if base < 1 << 63:
+        return None
+    values = struct.unpack_from(f"<{number}i", data, offsets)
+    if sum(v < 0 for v in values) > number // 2:  # the others are offsets in per-CPU areas
+        return [base - 1 - v if v < 0 else v for v in values]
+    return [base + (v & 0xffffffff) for v in values]
+
+
+def from_kallsyms(data):
+    """[(address, name)] of functions in an unpacked Linux kernel; empty if there are none."""
+    try:
+        table = _tokens(data)
+        found = _markers(data, table[0]) if table else None
+        if not found:
+            return []
+        (begin, markers), tokens = found, table[2]
+        for at in range((begin - markers[-1]) & ~7, begin - markers[-1] - 65536, -8):
+            number, high = struct.unpack_from("<II", data, at - 8)
+            if high or (number + 255) // 256 != len(markers):
+                continue
+            names = _names(data, at, number, tokens, markers)
+            if not names:
+                continue
+            before = at - 16 - _align(4 * number)  # up to 6.3; later behind the tokens
+            addresses = _addresses(data, before, at - 16, number) or _addresses(
+                data, table[1], table[1] + _align(4 * number), number) or []
+            return [(address, name[1:].decode(errors="replace"))
+                    for address, name in zip(addresses, names) if name[:1] in b"tTwW"]
+    except (struct.error, IndexError):
+        pass
+    return []
+
+
 def from_map(text):
     """[(address, name)] of a System.map; Debian's stub, which refers to another package, has none."""
     found = []
@@ -91,8 +205,16 @@ def load(kernel, cmdline=""):
         return Symbols()
     if entries := from_elf(data):
         return Symbols(entries, f"symbol table of {kernel.name}")
+    if entries := from_kallsyms(data):
+        return Symbols(entries, f"kallsyms of {kernel.name}")
     if data[0x202:0x206] == b"HdrS" and "nokaslr" not in cmdline.split():
-        return Symbols()  # such a kernel moves itself to an address of its choice
+        return Symbols()  # a packed Linux kernel moves itself to an address of its choice
+    for path in sorted(kernel.parent.glob("vmlinux*")):
+        try:
+            if entries := from_kallsyms(path.read_bytes()):
+                return Symbols(entries, f"kallsyms of {path.name}")
+        except OSError:
+            continue
     for path in sorted(kernel.parent.glob("System.map*")):
         try:
             if entries := from_map(path.read_text(errors="replace")):
