@@ -1,40 +1,32 @@
-/* Guests' serial consoles on one physical UART: see console.h. */
-#include "lib/spinlock.h"
+/* Consoles on one physical UART: output. See console.h; input is in console_keys.c. */
+#include "lib/log.h"
 #include "lib/string.h"
-#include "vm/console.h"
+#include "mem/frame.h"
+#include "vm/console_internal.h"
 #include "vm/platform.h"
 #include "vm/vm.h"
 #include "x86/asm.h"
 #include "x86/uart.h"
 
-#define OUT_BYTES  (64 * 1024) /* powers of two */
-#define IN_BYTES   256
-#define LINE_BYTES 256
-#define UART_FIFO  16
+#define UART_FIFO 16
 /* A UART that does not take a byte in this many looks is not there: output is dropped. */
 #define PATIENCE 10000000
 
-/* With several VMs, what a VM has written of its current line. */
-struct line {
-	u32 len;
-	char text[LINE_BYTES];
-};
+struct console console;
 
-static struct {
-	struct spinlock lock;
-	u16 port;
-	bool prefix;		/* several VMs */
-	u32 out_head, out_tail; /* free-running; head: next to send */
-	u32 in_head, in_tail;
-	u8 out[OUT_BYTES];
-	u8 in[IN_BYTES];
-	struct line line[BOOT_MAX_VMS];
-} console;
-
-void console_init(u16 port, u32 vms_configured)
+void console_init(u16 port, u32 vms_configured, u32 focus)
 {
+	console.vms = vms_configured;
+	console.channel = heap_alloc(vms_configured * sizeof(struct channel));
+	if (!console.channel) {
+		log_warn("not enough memory for %u consoles: there is none", vms_configured);
+		port = 0;
+	}
 	console.port = port;
-	console.prefix = vms_configured > 1;
+	if (port && focus != BOOT_FOCUS_DEFAULT)
+		console_set_focus(focus);
+	else if (port)
+		log_info("console: all VMs; Ctrl-A h shows how to switch");
 }
 
 /* Under the lock: hands bytes to the UART as long as it takes them. True if it took any. */
@@ -79,44 +71,190 @@ static inline void put_byte(u8 byte)
 	console.out[console.out_tail++ % OUT_BYTES] = byte;
 }
 
-static void put_text(const char *text, u32 len)
+void console_put_byte(u8 byte)
 {
-	for (u32 i = 0; i < len; i++)
-		put_byte((u8)text[i]);
+	put_byte(byte);
 }
 
-static void put_line(const struct vm *vm, struct line *line)
+void console_put_string(const char *text)
 {
-	put_text(vm->config->name, (u32)strlen(vm->config->name));
-	put_text("| ", 2);
-	put_text(line->text, line->len);
-	put_text("\n", 1);
-	line->len = 0;
+	while (*text)
+		put_byte((u8)*text++);
+}
+
+void console_drop_output(void)
+{
+	console.out_head = console.out_tail;
+}
+
+/*
+ * What may be shown of a byte of guest output when the terminal must not obey the guest: text and
+ * the controls that the callers handle, no escape sequences. A newline ends whatever it stands in.
+ */
+static bool is_text(u8 *state, u8 byte)
+{
+	if (byte == '\n') {
+		*state = ESCAPE_NONE;
+		return true;
+	}
+	if (byte == 0x1b) {
+		*state = ESCAPE_START;
+		return false;
+	}
+	switch (*state) {
+	case ESCAPE_NONE:
+		return (byte >= ' ' && byte != 0x7f) || byte == '\r' || byte == '\b' ||
+		       byte == '\t';
+	case ESCAPE_START:
+		if (byte == '[')
+			*state = ESCAPE_CSI;
+		else if (byte == ']' || byte == 'P' || byte == 'X' || byte == '^' || byte == '_')
+			*state = ESCAPE_STRING;
+		else if (byte < ' ' || byte > '/') /* those are intermediate bytes */
+			*state = ESCAPE_NONE;
+		return false;
+	case ESCAPE_CSI:
+		if (byte >= '@' && byte <= '~')
+			*state = ESCAPE_NONE;
+		return false;
+	default:
+		if (byte == '\a')
+			*state = ESCAPE_NONE;
+		return false;
+	}
+}
+
+void console_replay(struct channel *channel)
+{
+	u32 bytes = MIN(channel->backlog_tail, (u32)BACKLOG_BYTES);
+	u32 at = channel->backlog_tail - bytes;
+	u8 state = ESCAPE_NONE;
+
+	/* Not from the middle of a line. */
+	if (bytes == BACKLOG_BYTES)
+		while (at != channel->backlog_tail &&
+		       channel->backlog[at++ % BACKLOG_BYTES] != '\n')
+			;
+	for (; at != channel->backlog_tail; at++) {
+		u8 byte = channel->backlog[at % BACKLOG_BYTES];
+
+		if (is_text(&state, byte))
+			put_byte(byte);
+	}
+}
+
+void console_drop_lines(void)
+{
+	for (u32 i = 0; i < console.vms; i++) {
+		console.channel[i].line_len = 0;
+		console.channel[i].line_cr = false;
+		console.channel[i].line_escape = ESCAPE_NONE;
+	}
+}
+
+static void put_line(const struct vm *vm, struct channel *channel)
+{
+	console_put_string(vm->config->name);
+	console_put_string("| ");
+	for (u32 i = 0; i < channel->line_len; i++)
+		put_byte((u8)channel->line[i]);
+	if (channel->line_cr)
+		put_byte('\r');
+	put_byte('\n');
+	channel->line_len = 0;
+	channel->line_cr = false;
+}
+
+static void put_lined(const struct vm *vm, struct channel *channel, u8 byte)
+{
+	if (!is_text(&channel->line_escape, byte))
+		return;
+	if (byte == '\n') {
+		put_line(vm, channel);
+		return;
+	}
+	if (byte == '\r') {
+		channel->line_cr = true;
+		return;
+	}
+	/* Without a newline after it, the carriage return would have written over the name. */
+	if (channel->line_cr && channel->line_len)
+		put_line(vm, channel);
+	channel->line_cr = false;
+	if (byte == '\b') {
+		channel->line_len -= channel->line_len > 0;
+		return;
+	}
+	if (channel->line_len == LINE_BYTES)
+		put_line(vm, channel);
+	channel->line[channel->line_len++] = (char)byte;
 }
 
 void console_put(struct vm *vm, u8 byte)
 {
-	struct line *line = &console.line[vm->id];
+	struct channel *channel = &console.channel[vm->id];
 
 	if (!console.port)
 		return;
 	spin_lock(&console.lock);
-	if (!console.prefix) {
-		/* Remembers only whether the last line has ended. */
-		line->len = byte != '\n';
+	channel->backlog[channel->backlog_tail++ % BACKLOG_BYTES] = byte;
+	/* The count wraps after 4 GiB: then it says again that the backlog is full. */
+	if (unlikely(!channel->backlog_tail))
+		channel->backlog_tail = BACKLOG_BYTES;
+	channel->open = byte != '\n';
+	if (console_raw(vm->id))
 		put_byte(byte);
-	} else if (byte == '\n') {
-		put_line(vm, line);
-	} else {
-		if (line->len == LINE_BYTES)
-			put_line(vm, line);
-		line->text[line->len++] = (char)byte;
-	}
+	else if (console_lines())
+		put_lined(vm, channel, byte);
 	spin_unlock(&console.lock);
 }
 
-/* Input goes to the first VM that runs. */
-static struct vm *focus(void)
+/* Under the lock. */
+static void end_line(struct vm *vm)
+{
+	struct channel *channel = &console.channel[vm->id];
+
+	if (console_raw(vm->id) && channel->open)
+		put_byte('\n');
+	else if (console_lines() && channel->line_len)
+		put_line(vm, channel);
+	channel->open = false;
+}
+
+void console_close(struct vm *vm)
+{
+	if (!console.port)
+		return;
+	spin_lock(&console.lock);
+	end_line(vm);
+	if (!vm->restart)
+		console_leave(vm);
+	spin_unlock(&console.lock);
+}
+
+void console_flush(void)
+{
+	u32 end, left, idle = 0;
+
+	if (!console.port)
+		return;
+	spin_lock(&console.lock);
+	end = console.out_tail;
+	spin_unlock(&console.lock);
+	/* A full ring takes seconds: the lock is given back in between, other VMs go on writing. */
+	do {
+		spin_lock(&console.lock);
+		idle = drain() ? 0 : idle + 1;
+		left = end - console.out_head;
+		if (idle > PATIENCE)
+			console_drop_output();
+		spin_unlock(&console.lock);
+		cpu_relax();
+	} while (left && left <= OUT_BYTES && idle <= PATIENCE);
+}
+
+/* The first VM that runs gets what is typed for no one in particular. */
+static struct vm *first_running(void)
 {
 	for (u32 i = 0; i < vm_count; i++)
 		if (vms[i] && __atomic_load_n(&vms[i]->state, __ATOMIC_ACQUIRE) == VM_RUNNING)
@@ -124,91 +262,95 @@ static struct vm *focus(void)
 	return NULL;
 }
 
+static inline bool is_empty(const struct input *in)
+{
+	return __atomic_load_n(&in->head, __ATOMIC_RELAXED) ==
+	       __atomic_load_n(&in->tail, __ATOMIC_RELAXED);
+}
+
+static int take(struct input *in)
+{
+	return is_empty(in) ? -1 : in->byte[in->head++ % IN_BYTES];
+}
+
 int console_get(struct vm *vm)
 {
-	int byte = -1;
+	struct input *own;
+	int byte;
 
-	/* Without the lock: what is missed now comes with platform_console_input(). */
-	if (__atomic_load_n(&console.in_head, __ATOMIC_RELAXED) ==
-	    __atomic_load_n(&console.in_tail, __ATOMIC_RELAXED))
+	if (!console.port)
 		return -1;
-	if (vm != focus())
+	/* Without the lock: what is missed now comes with platform_console_input(). */
+	own = &console.channel[vm->id].in;
+	if (is_empty(own) && (is_empty(&console.first) || vm != first_running()))
 		return -1;
 	spin_lock(&console.lock);
-	if (console.in_head != console.in_tail)
-		byte = console.in[console.in_head++ % IN_BYTES];
+	byte = take(own);
+	if (byte < 0 && vm == first_running())
+		byte = take(&console.first);
 	spin_unlock(&console.lock);
 	return byte;
 }
 
-/* Under the lock. A full ring leaves the bytes in the UART. */
-static void receive(void)
-{
-	while (console.in_tail - console.in_head < IN_BYTES) {
-		int byte = uart_read(console.port);
-
-		if (byte < 0)
-			break;
-		console.in[console.in_tail++ % IN_BYTES] = (u8)byte;
-	}
-}
-
 void console_poll(void)
 {
-	struct vm *vm = NULL;
+	struct vm *first = NULL;
+	bool stop, monitor;
+	u32 waiting = 0;
 
 	/* If another CPU is at it already, that will do. */
 	if (!console.port || !spin_trylock(&console.lock))
 		return;
 	drain();
-	receive();
-	if (console.in_head != console.in_tail)
-		vm = focus();
+	stop = console_receive();
+	if (!is_empty(&console.first))
+		first = first_running();
+	for (u32 i = 0; i < console.vms; i++)
+		if (!is_empty(&console.channel[i].in) || (first && vms[i] == first))
+			waiting |= BIT(i);
+	monitor = console.focus == BOOT_FOCUS_MONITOR;
 	spin_unlock(&console.lock);
-	/* Devices' locks come before the console's: not under it. */
-	if (vm)
-		platform_console_input(vm);
+	/* Others' locks come before the console's: not under it. */
+	for (u32 i = 0; waiting && i < console.vms; i++)
+		if (waiting & BIT(i))
+			platform_console_input(vms[i]);
+	if (stop)
+		vm_shut_down("shut down from the console");
+	if (monitor)
+		monitor_poll();
 }
 
-/* Ends the VM's last line; returns up to where the ring is to be sent. */
-static u32 close_line(struct vm *vm)
+int console_monitor_get(void)
 {
-	struct line *line = vm ? &console.line[vm->id] : NULL;
-	u32 end;
+	int byte;
 
 	spin_lock(&console.lock);
-	if (line && line->len && console.prefix) {
-		put_line(vm, line);
-	} else if (line && line->len) {
-		put_byte('\n');
-		line->len = 0;
-	}
-	end = console.out_tail;
+	byte = take(&console.monitor);
 	spin_unlock(&console.lock);
-	return end;
+	return byte;
 }
 
-void console_close(struct vm *vm)
+bool console_monitor_break(void)
 {
-	if (console.port)
-		close_line(vm);
+	bool found;
+
+	spin_lock(&console.lock);
+	found = !is_empty(&console.monitor) &&
+		console.monitor.byte[console.monitor.head % IN_BYTES] == CTRL('c');
+	spin_unlock(&console.lock);
+	return found;
 }
 
-void console_flush(struct vm *vm)
+u32 console_unsent(void)
 {
-	u32 end, left, idle = 0;
+	return __atomic_load_n(&console.out_tail, __ATOMIC_RELAXED) -
+	       __atomic_load_n(&console.out_head, __ATOMIC_RELAXED);
+}
 
-	if (!console.port)
-		return;
-	end = close_line(vm);
-	/* A full ring takes seconds: the lock is given back in between, other VMs go on writing. */
-	do {
-		spin_lock(&console.lock);
-		idle = drain() ? 0 : idle + 1;
-		left = end - console.out_head;
-		if (idle > PATIENCE)
-			console.out_head = console.out_tail;
-		spin_unlock(&console.lock);
-		cpu_relax();
-	} while (left && left <= OUT_BYTES && idle <= PATIENCE);
+void console_print(const char *text)
+{
+	spin_lock(&console.lock);
+	if (console.focus == BOOT_FOCUS_MONITOR)
+		console_put_string(text);
+	spin_unlock(&console.lock);
 }

@@ -155,6 +155,22 @@ void vcpu_destroy(struct vcpu *vcpu);
 void vcpu_state_save(struct vcpu *vcpu);
 void vcpu_state_load(struct vcpu *vcpu);
 
+/* --- control.c ---------------------------------------------------------------------------------
+ */
+
+/*
+ * REQ_PAUSE and REQ_LOOK, on the vCPU's CPU, VMCS current. False: its VM is paused, it must not be
+ * entered.
+ */
+bool control_serve(struct vcpu *vcpu, u32 requests);
+/* A paused VM's vCPU is run for these requests only. */
+#define CONTROL_REQUESTS (REQ_STOP | REQ_PAUSE | REQ_LOOK)
+
+static inline bool vm_is_paused(const struct vm *vm)
+{
+	return __atomic_load_n(&vm->pause.on, __ATOMIC_ACQUIRE);
+}
+
 /* --- bios.c ------------------------------------------------------------------------------------
  */
 

@@ -96,6 +96,12 @@ void platform_timers(struct vcpu *vcpu, u64 now);
  */
 void platform_work(struct vcpu *vcpu);
 
+/*
+ * The VM has stood still for `ticks` of the host's TSC: all clocks and timers of its devices go on
+ * from where they were. While it is paused (control.h); any CPU.
+ */
+void platform_skip_time(struct vm *vm, u64 ticks);
+
 /* Guest consoles (vm/console.h) have input for this VM: fill the UART. Any CPU. */
 void platform_console_input(struct vm *vm);
 

@@ -37,6 +37,13 @@ static __noinline int serve_requests(struct vcpu *vcpu, u32 requests)
 		vcpu_request(vcpu, REQ_STOP);
 		return RUN_LEAVE;
 	}
+	if (unlikely((requests & (REQ_PAUSE | REQ_LOOK)) || vm_is_paused(vcpu->vm))) {
+		if (!control_serve(vcpu, requests)) {
+			/* The rest waits. */
+			vcpu_request(vcpu, requests & ~(REQ_PAUSE | REQ_LOOK));
+			return RUN_LEAVE;
+		}
+	}
 	if (requests & REQ_DEVICE)
 		platform_work(vcpu);
 	if (requests & REQ_INIT) {

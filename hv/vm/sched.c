@@ -29,8 +29,12 @@ struct pcpu {
 static struct pcpu pcpus[MAX_CPUS];
 static u64 tick_tsc, quantum_tsc;
 
-/* Input on the console has no interrupt; an idle boot processor looks this often. */
+/*
+ * The console has no interrupt; an idle boot processor looks this often for input, or to refill the
+ * UART's FIFO, which takes 1.4 ms to get empty.
+ */
 #define IDLE_POLL_US 10000
+#define SEND_POLL_US 1500
 
 static struct pcpu *this_pcpu(void)
 {
@@ -147,7 +151,7 @@ static u64 earliest_timer(const struct pcpu *p)
 	u64 first = ~0ull;
 
 	for (const struct vcpu *v = first_of(p); v; v = next_of(v))
-		if (v->state == VCPU_HALTED)
+		if (v->state == VCPU_HALTED && !vm_is_paused(v->vm))
 			first = MIN(first, v->timer_deadline);
 	return first;
 }
@@ -225,12 +229,13 @@ static bool wants_cpu(struct vcpu *vcpu, u64 now)
 {
 	u32 requests = __atomic_load_n(&vcpu->requests, __ATOMIC_ACQUIRE);
 
+	if (unlikely((requests & CONTROL_REQUESTS) || vm_is_paused(vcpu->vm)))
+		return requests & CONTROL_REQUESTS;
 	if (vcpu->state == VCPU_WAIT_SIPI)
-		return requests & (REQ_SIPI | REQ_INIT | REQ_STOP);
+		return requests & (REQ_SIPI | REQ_INIT);
 	if (now >= vcpu->timer_deadline)
 		platform_timers(vcpu, now);
-	if (vcpu->state == VCPU_RUNNABLE ||
-	    (requests & (REQ_STOP | REQ_INIT | REQ_NMI | REQ_DEVICE)))
+	if (vcpu->state == VCPU_RUNNABLE || (requests & (REQ_INIT | REQ_NMI | REQ_DEVICE)))
 		return true;
 	if (requests & REQ_TIMER)
 		platform_timers(vcpu, now);
@@ -279,7 +284,8 @@ static void idle(struct pcpu *p)
 		u64 wake = earliest_timer(p);
 
 		if (this_cpu()->index == 0)
-			wake = MIN(wake, rdtsc() + tsc_from_us(IDLE_POLL_US));
+			wake = MIN(wake, rdtsc() + tsc_from_us(console_unsent() ? SEND_POLL_US
+										: IDLE_POLL_US));
 		if (wake != ~0ull)
 			apic_timer_arm(wake);
 		cpu_idle();

@@ -42,15 +42,16 @@ enum gpr {
 #define REQ_INIT    BIT(1)
 #define REQ_SIPI    BIT(2) /* vector in sipi_vector */
 #define REQ_NMI	    BIT(3)
-#define REQ_IRQ	    BIT(4) /* interrupt state changed: look again */
-#define REQ_EVENT   BIT(5) /* vcpu->event is to be injected */
-#define REQ_YIELD   BIT(6) /* give the CPU to the next vCPU */
-#define REQ_PAUSE   BIT(7)
+#define REQ_IRQ	    BIT(4)  /* interrupt state changed: look again */
+#define REQ_EVENT   BIT(5)  /* vcpu->event is to be injected */
+#define REQ_YIELD   BIT(6)  /* give the CPU to the next vCPU */
+#define REQ_PAUSE   BIT(7)  /* its VM is paused, or resumed: control.c */
 #define REQ_TIMER   BIT(8)  /* the deadline changed */
 #define REQ_VIEW    BIT(9)  /* another view: write EPTP */
 #define REQ_EOI_MAP BIT(10) /* level-triggered vectors changed: rewrite the EOI-exit bitmap */
 #define REQ_WATCH   BIT(11) /* exits are watched, or begin or cease to be: trace.c */
 #define REQ_DEVICE  BIT(12) /* a device has work that goes on: platform_work() */
+#define REQ_LOOK    BIT(13) /* somebody wants to see its registers: control.c */
 
 /* Bits of vcpu->watch: for whom exits are watched. */
 #define WATCH_TRACE  BIT(0)
@@ -97,6 +98,7 @@ struct vcpu {
 	u64 deadline; /* TSC at which this vCPU must exit at the latest (timers, slice, tick) */
 	u64 timer_deadline; /* TSC of its earliest virtual timer, ~0 = none; see platform.h */
 	u64 tsc_offset;
+	u32 pause_seen; /* vm->pause.number, once it has stopped for that pause */
 	struct ept_view *view;
 	struct event event;
 

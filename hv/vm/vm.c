@@ -28,6 +28,7 @@ static u32 final_status;	  /* of the machine: see scripts/run */
 static u32 next_cpu;		  /* where the next unpinned vCPU goes */
 static u32 passed, ended;
 static bool started;
+static bool closing; /* atomic: no VM starts any more */
 
 /*
  * Bitmaps A and B, and a page more: for ports 0xfff8 and up Bochs (2.7, 3.0) reads 16 bits
@@ -213,11 +214,12 @@ static void start_due(void)
 {
 	struct frame_stats stats;
 
-	while (next_vm < vm_count && (!in_sequence() || running == 0))
+	while (next_vm < vm_count && !__atomic_load_n(&closing, __ATOMIC_RELAXED) &&
+	       (!in_sequence() || running == 0))
 		start_vm(next_vm++);
 	if (running)
 		return;
-	console_flush(NULL);
+	console_flush();
 	frame_stats(&stats);
 	log_info("umbra: %u VM%s ended, %u successfully", ended, ended == 1 ? "" : "s", passed);
 	log_info("umbra: bench size.hv_memory_bytes %llu bytes",
@@ -234,7 +236,7 @@ void vm_start(const struct boot_info *boot)
 	vmx_init(boot->options.hide);
 	cpuid_policy_init();
 	sched_init(boot);
-	console_init(boot->options.console_port, vm_count);
+	console_init(boot->options.console_port, vm_count, boot->options.focus);
 }
 
 __noreturn void vm_cpu_main(void)
@@ -279,6 +281,38 @@ void vm_restart(struct vm *vm, const char *why)
 	vm->restart = true;
 	str_copy(vm->reason, sizeof(vm->reason), why);
 	request_stop(vm);
+}
+
+void vm_shut_down(const char *why)
+{
+	spin_lock(&life_lock);
+	__atomic_store_n(&closing, true, __ATOMIC_RELAXED);
+	for (u32 i = 0; i < next_vm; i++)
+		vm_end(vms[i], 0, "%s", why);
+	spin_unlock(&life_lock);
+}
+
+bool vms_hold(void)
+{
+	return spin_trylock(&life_lock);
+}
+
+void vms_release(void)
+{
+	spin_unlock(&life_lock);
+}
+
+const struct boot_vm *vm_config(u32 id)
+{
+	return &vm_boot->vm[id];
+}
+
+bool vm_start_again(struct vm *vm)
+{
+	/* One that has never been started has no configuration yet. */
+	if (vm->state != VM_FREE || !vm->config || __atomic_load_n(&closing, __ATOMIC_RELAXED))
+		return false;
+	return start_vm(vm->id);
 }
 
 static void report_end(struct vm *vm)
@@ -333,7 +367,7 @@ void vm_vcpu_stopped(struct vcpu *vcpu)
 	 */
 	console_close(vm);
 	running--;
-	if (vm->restart) {
+	if (vm->restart && !__atomic_load_n(&closing, __ATOMIC_RELAXED)) {
 		if (vm->restarts < RESTARTS_LOGGED)
 			report_restart(vm);
 		vm->restarts++;

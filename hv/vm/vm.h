@@ -16,7 +16,16 @@ enum vm_state {
 	VM_ENDING
 };
 
-#define VM_STATUS_FAULT 71 /* a VM that Umbra had to end */
+#define VM_STATUS_FAULT	 71  /* a VM that Umbra had to end */
+#define VM_STATUS_KILLED 137 /* ended by the monitor: as a process by SIGKILL */
+
+/* See vm/control.h. */
+struct vm_pause {
+	u32 on;	    /* atomic: no vCPU enters guest mode */
+	u32 number; /* of pauses so far */
+	u32 asked;  /* atomic: vCPUs that have not stopped yet */
+	u64 since;  /* atomic: host TSC when the last one did */
+};
 
 struct vm {
 	u32 id;	   /* index of its configuration */
@@ -31,6 +40,7 @@ struct vm {
 	u32 exit_status; /* as scripts/run reports it: (v << 1) | 1 for port 0xf4, 0 power-off */
 	bool restart;	 /* come up again instead of ending */
 	u32 restarts;
+	struct vm_pause pause;
 	char reason[128];
 	u32 logged_refusals; /* rate limit of the log */
 	hpa_t io_bitmap;     /* A and B (SDM 25.6.4) */
@@ -54,6 +64,21 @@ __noreturn void vm_cpu_main(void);
  */
 void vm_end(struct vm *vm, u32 status, const char *fmt, ...) __format(3, 4);
 void vm_restart(struct vm *vm, const char *why);
+
+/* Ends every VM with status 0, starts no other one: the machine ends. No lock held. */
+void vm_shut_down(const char *why);
+
+/*
+ * For a look at VMs from outside: between vms_hold() and vms_release() none is created or
+ * destroyed, so that what belongs to one that is VM_RUNNING or VM_ENDING stays there. Short; no
+ * lock held before. False: somebody is just doing that.
+ */
+bool vms_hold(void);
+void vms_release(void);
+/* What the configuration says of a VM, whether it has been started or not. */
+const struct boot_vm *vm_config(u32 id);
+/* While held: starts a VM that has ended once more. False: it has not, or cannot be started. */
+bool vm_start_again(struct vm *vm);
 
 /* Logs once per VM and key that something was refused (no guest can flood the log). */
 void vm_log_refusal(struct vcpu *vcpu, const char *what, u64 key);

@@ -20,8 +20,6 @@
 
 #define CR4_REFUSED (CR4_LA57 | CR4_PKE | CR4_PKS | CR4_CET)
 
-#define MAX_LEVELS 4
-
 enum paging {
 	PAGING_NONE,
 	PAGING_32,
@@ -29,17 +27,11 @@ enum paging {
 	PAGING_4LEVEL
 };
 
-/* One entry on the way down: what was read, and from where. */
-struct step {
-	gpa_t at;
-	u64 value;
-};
-
 struct path {
 	enum paging paging;
 	unsigned int count; /* entries in memory, the last one maps the page */
 	unsigned int shift; /* log2 of the page's size */
-	struct step step[MAX_LEVELS];
+	struct walk_step step[WALK_LEVELS];
 	u64 all, any; /* of the bits of all entries: and, or */
 };
 
@@ -127,7 +119,7 @@ static inline __attribute__((always_inline)) int descend(struct vm *vm,
 	u64 reserved = reserved_always(state, paging);
 	unsigned int shift = PAGE_SHIFT + index_bits * level;
 	u64 table = state->cr3 & (wide ? PTE_ADDRESS : 0xfffff000u);
-	struct step *step = path->step;
+	struct walk_step *step = path->step;
 	u64 all = ~0ull, any = 0;
 
 	if (paging == PAGING_PAE) {
@@ -191,7 +183,7 @@ static bool set_flags(struct vm *vm, const struct path *path, unsigned int acces
 	if ((path->all & PTE_A) && !(access & WALK_WRITE))
 		return true;
 	for (unsigned int i = 0; i < path->count; i++) {
-		const struct step *step = &path->step[i];
+		const struct walk_step *step = &path->step[i];
 		u64 flags = PTE_A;
 
 		if (i == path->count - 1 && (access & WALK_WRITE))
@@ -254,6 +246,32 @@ int walk(struct vm *vm, const struct walk_state *state, gva_t at, unsigned int a
 		}
 	}
 	return WALK_RETRY;
+}
+
+int walk_explain(struct vm *vm, const struct walk_state *state, gva_t at,
+		 struct walk_step step[WALK_LEVELS], unsigned int *count, struct walk_result *out)
+{
+	struct walk_state supervisor = *state;
+	struct path path = {.paging = paging_of(state)};
+	int result;
+
+	supervisor.cpl = 0;
+	supervisor.rflags |= RFLAGS_AC; /* SMAP is no concern here */
+	*count = 0;
+	if (path.paging == PAGING_NONE || (state->cr4 & CR4_REFUSED))
+		return walk(vm, &supervisor, at, WALK_READ | WALK_PROBE, out);
+	/* Marks entries that are never read. */
+	for (unsigned int i = 0; i < WALK_LEVELS; i++)
+		path.step[i].at = gpa(~0ull);
+	result = read_path(vm, &supervisor, path.paging == PAGING_4LEVEL ? at.v : (u64)(u32)at.v,
+			   WALK_READ, &path, out);
+	for (; *count < WALK_LEVELS && path.step[*count].at.v != ~0ull; ++*count)
+		step[*count] = path.step[*count];
+	if (result)
+		return result;
+	out->addr = gpa(page_address(&path) | (at.v & (BIT64(path.shift) - 1)));
+	out->page_bytes = BIT64(path.shift);
+	return WALK_OK;
 }
 
 bool walk_pdptes_valid(const u64 pdpte[4], u8 phys_bits)

@@ -54,5 +54,20 @@ struct walk_result {
 int walk(struct vm *vm, const struct walk_state *state, gva_t at, unsigned int access,
 	 struct walk_result *out);
 
+/* A paging-structure entry on the way down: where it lies, and what was read there. */
+struct walk_step {
+	gpa_t at;
+	u64 value;
+};
+#define WALK_LEVELS 4
+
+/*
+ * For people: the entries that a supervisor read of this address goes through, top down, up to the
+ * one that maps the page or refuses; *count of them (PAE paging: without the PDPTE, a register).
+ * Changes nothing. WALK_OK, WALK_FAULT (*out has the error code) or ERR_NOSYS.
+ */
+int walk_explain(struct vm *vm, const struct walk_state *state, gva_t at,
+		 struct walk_step step[WALK_LEVELS], unsigned int *count, struct walk_result *out);
+
 /* PAE paging: the four PDPTEs that CR3 points to are all valid (SDM 4.4.1): no reserved bit set. */
 bool walk_pdptes_valid(const u64 pdpte[4], u8 phys_bits);

@@ -78,6 +78,11 @@ int sched_tick(struct vcpu *vcpu, u64 now)
 	return RUN_AGAIN;
 }
 
+bool control_serve(struct vcpu *vcpu, u32 requests)
+{
+	return true;
+}
+
 void sched_deadline(struct vcpu *vcpu, u64 now)
 {
 	vcpu->deadline = ~0ull;

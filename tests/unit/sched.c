@@ -115,6 +115,11 @@ void cpu_idle(void)
 	fake_tsc = MAX(fake_tsc + 1, armed);
 }
 
+u32 console_unsent(void)
+{
+	return 0;
+}
+
 void console_poll(void)
 {
 	polls++;
