@@ -7,6 +7,7 @@
 
 #include "vm/internal.h"
 #include "x86/asm.h"
+#include "x86/fpu.h"
 #include "x86/regs.h"
 #include "x86/tsc.h"
 
@@ -71,7 +72,7 @@ static struct cpuid_regs basic[MAX_BASIC + 1];
 static struct cpuid_regs leaf7;
 static struct cpuid_regs extended[9];
 static u64 xcr0_allowed, cr4_allowed;
-static u32 xsave_features;
+static u32 xsave_insns;
 
 static void compute_cr4(void)
 {
@@ -175,7 +176,7 @@ void cpuid_policy_init(void)
 		if ((xcr0_allowed & 0xe0) != 0xe0)
 			xcr0_allowed &= ~0xe0ull;
 		/* XSAVEOPT XSAVEC XGETBV(1) XSAVES */
-		xsave_features = cpuid(0xd, 1).eax & (vmx_has(FEAT_XSAVES) ? 0xf : 0x7);
+		xsave_insns = xsave_instructions() & (vmx_has(FEAT_XSAVES) ? 0xf : 0x7);
 	}
 	if (max >= 7)
 		compute_leaf7();
@@ -293,10 +294,10 @@ static __noinline struct cpuid_regs leaf_d(u32 subleaf)
 		r.ecx = size;
 		r.edx = 0;
 	} else if (subleaf == 1) {
-		r.eax = xsave_features;
+		r.eax = xsave_insns;
 		/* Not the processor's own answer: Bochs 2.7 gives the size of the standard format.
 		 */
-		r.ebx = xsave_features & (BIT(1) | BIT(3)) ? compacted_size(xgetbv(0)) : 0;
+		r.ebx = xsave_insns & (BIT(1) | BIT(3)) ? compacted_size(xgetbv(0)) : 0;
 		r.ecx = r.edx = 0;
 	}
 	return r;

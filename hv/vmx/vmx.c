@@ -8,6 +8,7 @@
 #include "mem/frame.h"
 #include "x86/asm.h"
 #include "x86/cpu.h"
+#include "x86/fpu.h"
 #include "x86/regs.h"
 
 struct vmx_caps vmx_caps;
@@ -35,6 +36,19 @@ static void report_problem(void *ctx, const char *text)
 	log_error("vmx: %s", text);
 }
 
+/* Features that are advertised and do not work, as a bit set: each is tried once here. */
+static u64 broken_features(void)
+{
+	u64 bytes = xsave_try_bytes();
+	u8 *scratch = heap_alloc(bytes);
+
+	if (!scratch)
+		panic("no memory for the start-up tests");
+	xsave_try(scratch);
+	heap_free(scratch, bytes);
+	return xsave_instructions() & BIT(3) ? 0 : BIT64(FEAT_XSAVES);
+}
+
 void vmx_init(u64 hide)
 {
 	char names[256];
@@ -43,7 +57,7 @@ void vmx_init(u64 hide)
 	caps_read(&vmx_caps);
 	if (caps_check(&vmx_caps, report_problem, NULL))
 		panic("this processor lacks what Umbra requires; the loader should have said so");
-	vmx_features = caps_features(&vmx_caps, hide);
+	vmx_features = caps_features(&vmx_caps, hide | broken_features());
 	caps_controls(&vmx_caps, vmx_features, &vmx_controls);
 	vmx_timer_shift = vmx_caps.misc & 31;
 	names[0] = 0;

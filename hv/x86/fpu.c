@@ -31,8 +31,8 @@ void fpu_init(void)
 		features &= ~0xe0ull;
 	r = cpuid(0xd, 1);
 	/*
-	 * Not XSAVES: guests have no supervisor components, so it would save nothing more, and that
-	 * of Bochs 2.7 overwrites the header with AVX-512 state.
+	 * Not XSAVES: guests have no supervisor components, so it would save nothing more, and it
+	 * does not work everywhere (xsave_test.c).
 	 */
 	method = r.eax & BIT(0) ? USE_XSAVEOPT : USE_XSAVE;
 }

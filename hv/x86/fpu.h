@@ -32,3 +32,13 @@ void xsave_init_area(void *area);
  */
 void xsave_save(void *area, u64 mask);
 void xsave_restore(const void *area, u64 mask);
+
+/*
+ * xsave_test.c. Tries XSAVEC and XSAVES on all of xsave_features(): some virtual CPUs do not
+ * restore what these saved. XCR0 must hold xsave_features(); extended state is as after reset
+ * afterwards. scratch: xsave_try_bytes(), 64-byte aligned.
+ */
+void xsave_try(u8 *scratch);
+u32 xsave_try_bytes(void);
+/* After xsave_try(): CPUID.0DH.1:EAX[3:0], XSAVEOPT, XSAVEC, XGETBV(1), XSAVES, that work. */
+u32 xsave_instructions(void);

@@ -129,6 +129,11 @@ int vmx_alloc_vmcs(hpa_t *out)
 	return ERR_NOMEM;
 }
 
+u32 xsave_instructions(void)
+{
+	return 0xf;
+}
+
 u64 xsave_features(void)
 {
 	return 0xe7;
@@ -173,11 +178,6 @@ void sched_kick(struct vcpu *v)
 
 void sched_notify(struct vcpu *v)
 {
-}
-
-bool control_serve(struct vcpu *v, u32 requests)
-{
-	return true;
 }
 
 void sched_deadline(struct vcpu *v, u64 now)
