@@ -180,6 +180,11 @@ void sched_notify(struct vcpu *v)
 {
 }
 
+bool control_serve(struct vcpu *v, u32 requests)
+{
+	return true;
+}
+
 void sched_deadline(struct vcpu *v, u64 now)
 {
 	v->deadline = now + 1000;
