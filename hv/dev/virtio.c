@@ -1,6 +1,7 @@
 /* The virtio devices of a VM, and what their kinds share: see virtio.h. */
 #include "dev/virtio.h"
 
+#include "dev/acpi_layout.h"
 #include "dev/platform.h"
 #include "dev/virtio_blk.h"
 #include "dev/virtio_console.h"
@@ -8,6 +9,10 @@
 #include "lib/string.h"
 #include "mem/frame.h"
 #include "vm/vm.h"
+
+_Static_assert(VIRTIO_BASE == VIRTIO_MMIO_BASE && VIRTIO_MMIO_STRIDE == PAGE_SIZE &&
+		       VIRTIO_FIRST_PIN == VIRTIO_MMIO_GSI && VIRTIO_SLOTS == VIRTIO_MMIO_COUNT,
+	       "ACPI tells drivers where the devices are");
 
 /* No guest fills the log with its broken rings, nor by restarting. */
 #define COMPLAINTS 4
