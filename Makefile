@@ -29,11 +29,13 @@ ZYDIS_INC  := -isystem $(ZYDIS_DIR)/include -isystem /usr/include
 ZYDIS_SRC  := Decoder DecoderData SharedData MetaInfo Utils Register Segment
 ZYDIS_OBJ  := $(ZYDIS_SRC:%=$(BUILD)/hv/zydis/%.o)
 
-HV_C   := $(wildcard hv/*.c hv/*/*.c)
+# Compiled, so that it stays freestanding, but not linked until a network driver uses it.
+HV_UNLINKED := $(wildcard hv/rdma/*.c)
+HV_C   := $(filter-out $(HV_UNLINKED),$(wildcard hv/*.c hv/*/*.c))
 HV_S   := $(wildcard hv/*/*.S)
 HV_OBJ := $(HV_C:%.c=$(BUILD)/%.o) $(HV_S:%.S=$(BUILD)/%.S.o) $(BUILD)/hv/font.o $(ZYDIS_OBJ)
 
-hv: $(BUILD)/umbra.elf
+hv: $(BUILD)/umbra.elf $(HV_UNLINKED:%.c=$(BUILD)/%.o)
 
 # The image goes without debug information (the firmware would read megabytes of it); the symbol
 # table stays for backtraces, and umbra.debug is for debuggers.
