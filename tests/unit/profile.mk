@@ -1,0 +1,1 @@
+UNIT_profile := hv/vm/profile.c
