@@ -16,6 +16,7 @@
 #define PM1_TMR	   BIT(0)
 #define PM1_GBL	   BIT(5)
 #define PM1_PWRBTN BIT(8)
+#define PM1_RTC	   BIT(10)
 #define SCI_EN	   BIT(0)
 #define SLP_EN	   BIT(13)
 #define VEC_SCI	   0x59
@@ -264,15 +265,16 @@ static void test_registers(void)
 	tap_is(inw(cnt) & SCI_EN, SCI_EN, "SCI_EN");
 	outw(evt + 2, 0);
 	tap_is(inw(evt + 2), 0, "PM1 enable cleared");
-	outw(evt + 2, PM1_PWRBTN | PM1_GBL);
-	tap_is(inw(evt + 2), PM1_PWRBTN | PM1_GBL, "PM1 enable: power button, global lock");
+	outw(evt + 2, PM1_PWRBTN | PM1_GBL | PM1_RTC);
+	tap_is(inw(evt + 2), PM1_PWRBTN | PM1_GBL | PM1_RTC,
+	       "PM1 enable: power button, global lock, clock");
 	outw(evt + 2, 0);
 	tap_is(inw(evt) & ~PM1_TMR, 0, "nothing has happened");
 	if (!umbra)
 		return;
 	outw(evt + 2, PM1_PWRBTN);
 	tap_is(inl(evt) >> 16, PM1_PWRBTN, "PM1 enable as the upper half of 32 bits");
-	outw(evt + 2, 0xffff & ~(PM1_TMR | PM1_GBL | PM1_PWRBTN));
+	outw(evt + 2, 0xffff & ~(PM1_TMR | PM1_GBL | PM1_PWRBTN | PM1_RTC));
 	tap_is(inw(evt + 2), 0, "no other events");
 	outw(cnt, 7 << 10); /* SLP_TYP without SLP_EN */
 	tap_is(inw(cnt), 7 << 10 | SCI_EN, "SLP_TYP is kept, SCI_EN stays");

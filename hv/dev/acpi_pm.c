@@ -4,7 +4,6 @@
 #define TIMER_START 0x7fc00000ull
 #define HALF_SHIFT  31 /* TMR_STS is set when the highest bit changes (4.8.2.1) */
 
-/* RTC: ACPICA sets it and reads it back whatever FIX_RTC says; nothing ever sets its status. */
 #define ENABLE_MASK  (ACPI_PM1_TMR | ACPI_PM1_GBL | ACPI_PM1_PWRBTN | ACPI_PM1_RTC)
 #define CONTROL_MASK (ACPI_PM1_BM_RLD | ACPI_PM1_SLP_TYP)
 
@@ -87,9 +86,9 @@ bool acpi_pm_write(struct acpi_pm *pm, u32 offset, unsigned int size, u32 value,
 	return off;
 }
 
-void acpi_pm_press(struct acpi_pm *pm)
+void acpi_pm_event(struct acpi_pm *pm, u16 status)
 {
-	pm->status |= ACPI_PM1_PWRBTN;
+	pm->status |= status;
 }
 
 bool acpi_pm_sci(struct acpi_pm *pm, u64 now)

@@ -43,8 +43,8 @@ void acpi_pm_reset(struct acpi_pm *pm);
 u32 acpi_pm_read(struct acpi_pm *pm, u32 offset, unsigned int size, u64 now);
 /* Returns true if the write switches the machine off. Bytes beyond the block are ignored. */
 bool acpi_pm_write(struct acpi_pm *pm, u32 offset, unsigned int size, u32 value, u64 now);
-/* Somebody presses the power button. */
-void acpi_pm_press(struct acpi_pm *pm);
+/* Somebody presses the power button (ACPI_PM1_PWRBTN), or the clock alarms (ACPI_PM1_RTC). */
+void acpi_pm_event(struct acpi_pm *pm, u16 status);
 /* Level of the SCI at this clock. */
 bool acpi_pm_sci(struct acpi_pm *pm, u64 now);
 /* Clock at which acpi_pm_sci() may change by itself, ACPI_PM_NEVER = not. */

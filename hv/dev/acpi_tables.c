@@ -73,7 +73,6 @@ struct fadt { /* 5.2.9 */
 #define FADT_WBINVD	   BIT(0)
 #define FADT_PROC_C1	   BIT(2)
 #define FADT_NO_SLP_BUTTON BIT(5) /* as fixed hardware */
-#define FADT_FIX_RTC	   BIT(6) /* no RTC wake-up status in PM1 */
 #define FADT_TMR_VAL_EXT   BIT(8) /* 32 bits */
 #define FADT_RESET_REG	   BIT(10)
 #define FADT_HEADLESS	   BIT(12)
@@ -209,8 +208,8 @@ static void build_fadt(struct fadt *f)
 		.c3_latency = 1001, /* more than 1000: no C3 */
 		.century = RTC_CENTURY,
 		.boot_arch = BOOT_LEGACY_DEVICES | BOOT_NO_VGA | BOOT_NO_MSI | BOOT_NO_ASPM,
-		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLP_BUTTON | FADT_FIX_RTC |
-			 FADT_TMR_VAL_EXT | FADT_RESET_REG | FADT_HEADLESS,
+		.flags = FADT_WBINVD | FADT_PROC_C1 | FADT_NO_SLP_BUTTON | FADT_TMR_VAL_EXT |
+			 FADT_RESET_REG | FADT_HEADLESS,
 		.reset = port(RESET_PORT, 1, ACCESS_BYTE),
 		.reset_value = RESET_VALUE,
 		.minor = 5,

@@ -312,7 +312,7 @@ void platform_power_button(struct vm *vm)
 {
 	spin_lock(&vm->dev_lock);
 	if (vm->platform) {
-		acpi_pm_press(&vm->platform->pm);
+		acpi_pm_event(&vm->platform->pm, ACPI_PM1_PWRBTN);
 		update_sci(vm->platform, platform_now(vm->platform));
 	}
 	spin_unlock(&vm->dev_lock);
@@ -344,6 +344,14 @@ void platform_work(struct vcpu *vcpu)
 		virtio_work(vcpu, p->virtio);
 }
 
+static void set_rtc_line(struct platform *p, bool level)
+{
+	if (level && !p->rtc_line)
+		acpi_pm_event(&p->pm, ACPI_PM1_RTC);
+	p->rtc_line = level;
+	platform_set_line(p, IRQ_RTC, level);
+}
+
 void platform_update_clocks(struct platform *p, u64 now)
 {
 	u64 rtc_now = platform_rtc_clock(p, now), at, rtc_at, pm_at;
@@ -355,7 +363,7 @@ void platform_update_clocks(struct platform *p, u64 now)
 		platform_set_line(p, IRQ_PIT, true);
 		p->earliest = now + tsc_from_us(LAPIC_MIN_PERIOD_US);
 	}
-	platform_set_line(p, IRQ_RTC, rtc_irq(&p->rtc, rtc_now));
+	set_rtc_line(p, rtc_irq(&p->rtc, rtc_now));
 	update_sci(p, now);
 	at = pit_deadline(&p->pit);
 	if (at != PIT_NEVER)

@@ -47,6 +47,7 @@ struct platform {
 	u32 intr;	 /* atomic: PLATFORM_INTR | vector while the 8259s drive INTR, else 0 */
 	u32 lowest_next; /* where the next lowest-priority arbitration starts */
 	bool uart_line;	 /* level of IRQ 4 */
+	bool rtc_line;	 /* level of IRQ 8 */
 	bool sci_line;	 /* level of IRQ 9 */
 	struct vuart uart;
 	struct pic_pair pic;

@@ -36,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 				ASSERT(value & ACPI_PM1_SCI_EN);
 			break;
 		case 5:
-			acpi_pm_press(&pm);
+			acpi_pm_event(&pm, ACPI_PM1_PWRBTN);
 			ASSERT(acpi_pm_read(&pm, 0, 2, now) & ACPI_PM1_PWRBTN);
 			break;
 		default:

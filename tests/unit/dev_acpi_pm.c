@@ -97,7 +97,7 @@ static void timer_interrupt(void **state)
 
 static void power_button(void **state)
 {
-	acpi_pm_press(&pm);
+	acpi_pm_event(&pm, ACPI_PM1_PWRBTN);
 	assert_int_equal(in(0, 2, 0), 0x100);
 	assert_false(acpi_pm_sci(&pm, 0));
 	out(2, 2, 0x100, 0);
@@ -108,11 +108,22 @@ static void power_button(void **state)
 	assert_int_equal(in(0, 2, 0), 0);
 	assert_false(acpi_pm_sci(&pm, 0));
 	/* Disabled from the other side, and as part of a 32-bit access. */
-	acpi_pm_press(&pm);
+	acpi_pm_event(&pm, ACPI_PM1_PWRBTN);
 	assert_true(acpi_pm_sci(&pm, 0));
 	assert_int_equal(in(0, 4, 0), 0x01000100);
 	out(0, 4, 0x00200100, 0);
 	assert_int_equal(in(0, 4, 0), 0x00200000);
+}
+
+static void alarm_clock(void **state)
+{
+	acpi_pm_event(&pm, ACPI_PM1_RTC);
+	assert_int_equal(in(0, 2, 0), 0x400);
+	assert_false(acpi_pm_sci(&pm, 0));
+	out(2, 2, 0x400, 0);
+	assert_true(acpi_pm_sci(&pm, 0));
+	out(0, 2, 0x400, 0);
+	assert_false(acpi_pm_sci(&pm, 0));
 }
 
 /* ACPICA enables the events of the global lock and the RTC and looks whether the bits stuck. */
@@ -167,6 +178,7 @@ int main(void)
 		cmocka_unit_test_setup(timer_status, setup),
 		cmocka_unit_test_setup(timer_interrupt, setup),
 		cmocka_unit_test_setup(power_button, setup),
+		cmocka_unit_test_setup(alarm_clock, setup),
 		cmocka_unit_test_setup(enable_bits, setup),
 		cmocka_unit_test_setup(control_and_s5, setup),
 		cmocka_unit_test_setup(ends_of_the_block, setup),
