@@ -393,6 +393,25 @@ static void test_kick(void **state)
 	ept_running[9] = NULL;
 }
 
+/* The times that stats.h promises. */
+static void test_times(void **state)
+{
+	start(11);
+	add(0, 11, 0, 0);
+	add(1, 11, 50 * US, 950 * US)->watch = WATCH_TRACE;
+	run_for(300 * MS);
+	/* Up to the last tick: what it got, and the rest of the time asleep or waiting. */
+	assert_in_range(vcpus[0].run_tsc, behaviour[0].got - 5 * MS, behaviour[0].got);
+	assert_in_range(vcpus[1].run_tsc, behaviour[1].got - MS, behaviour[1].got);
+	assert_int_equal(vcpus[0].halted_tsc, 0);
+	assert_in_range(vcpus[1].halted_tsc, 270 * MS, 290 * MS);
+	assert_int_equal(vcpus[0].watched_tsc, 0);
+	assert_int_equal(vcpus[1].watched_tsc, vcpus[1].run_tsc);
+	/* Each turn is measured from its beginning. */
+	assert_int_equal(vcpus[0].root_since, 0);
+	assert_true(vcpus[1].root_since != 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -406,6 +425,7 @@ int main(void)
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_idle_boot_cpu_polls),
 		cmocka_unit_test(test_kick),
+		cmocka_unit_test(test_times),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
