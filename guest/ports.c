@@ -59,14 +59,14 @@ static void test_pci(void)
 	outl(0xcf8, 0x80001234);
 	tap_is(inl(0xcf8), 0x80001234, "PCI address register reads back");
 	if (!umbra) {
-		tap_skip("an empty PCI bus needs Umbra");
+		tap_skip("a PCI bus with nothing but its bridge needs Umbra");
 		return;
 	}
-	for (u32 bdf = 0; bdf < 0x10000; bdf += bdf < 0x100 ? 1 : 0x501) {
+	for (u32 bdf = 1; bdf < 0x10000; bdf += bdf < 0x100 ? 1 : 0x501) {
 		outl(0xcf8, 0x80000000 | bdf << 8);
 		wrong += inl(0xcfc) != 0xffffffff;
 	}
-	tap_is(wrong, 0, "no PCI device answers");
+	tap_is(wrong, 0, "no PCI device but the host bridge answers");
 	outl(0xcfc, 0);
 	tap_ok(inw(0xcfe) == 0xffff && inb(0xcff) == 0xff, "parts of the PCI data register");
 	outl(0xcf8, 0);

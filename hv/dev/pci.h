@@ -1,7 +1,8 @@
 /*
- * PCI configuration mechanism #1 in front of an empty bus (PCI Local Bus
- * Specification 3.0, 3.2.2.3): CONFIG_ADDRESS reads back what a 32-bit access wrote, CONFIG_DATA
- * reads all ones. Plain data; the caller locks.
+ * PCI configuration mechanism #1 (PCI Local Bus Specification 3.0, 3.2.2.3) in front of a bus with
+ * a host bridge at 0:0.0 and nothing else: kernels that find nobody at all there take the mechanism
+ * for broken and say so. CONFIG_ADDRESS reads back what a 32-bit access wrote; the bridge has no
+ * registers that can be written. Plain data; the caller locks.
  */
 #pragma once
 

@@ -125,6 +125,34 @@ static void pci(void **state)
 	assert_int_equal(pci_read(&p, 0xcf8, 2), 0xffff);
 }
 
+static void pci_bridge(void **state)
+{
+	struct pci p = {0};
+
+	/* Without the enable bit, and at any other function: nobody. */
+	assert_int_equal(pci_read(&p, 0xcfc, 4), 0xffffffff);
+	for (u32 function = 1; function < 0x10000; function++) {
+		pci_write(&p, 0xcf8, 4, 0x80000000 | function << 8);
+		assert_int_equal(pci_read(&p, 0xcfc, 4), 0xffffffff);
+	}
+	pci_write(&p, 0xcf8, 4, 0x80000000);
+	assert_int_equal(pci_read(&p, 0xcfc, 4), 0x00081b36);
+	assert_int_equal(pci_read(&p, 0xcfc, 2), 0x1b36);
+	assert_int_equal(pci_read(&p, 0xcfe, 2), 0x0008);
+	assert_int_equal(pci_read(&p, 0xcfd, 1), 0x1b);
+	/* Beyond CONFIG_DATA there is nothing. */
+	assert_int_equal(pci_read(&p, 0xcfe, 4), 0xffff0008);
+	assert_int_equal(pci_read(&p, 0xcff, 2), 0xff00);
+	pci_write(&p, 0xcfc, 4, 0x12345678);
+	assert_int_equal(pci_read(&p, 0xcfc, 4), 0x00081b36);
+	pci_write(&p, 0xcf8, 4, 0x80000008);
+	assert_int_equal(pci_read(&p, 0xcfc, 4), 0x06000000);
+	for (u32 at = 12; at < 256; at += 4) {
+		pci_write(&p, 0xcf8, 4, 0x80000000 | at);
+		assert_int_equal(pci_read(&p, 0xcfc, 4), 0);
+	}
+}
+
 static void exit_status(void **state)
 {
 	for (u32 v = 0; v < 128; v++)
@@ -141,6 +169,7 @@ int main(void)
 		cmocka_unit_test_setup(resets, setup),
 		cmocka_unit_test_setup(a20, setup),
 		cmocka_unit_test(pci),
+		cmocka_unit_test(pci_bridge),
 		cmocka_unit_test(exit_status),
 	};
 
