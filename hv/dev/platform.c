@@ -1,6 +1,7 @@
 /* What vm/ asks of the virtual platform: interrupts, timers, APIC accesses. See vm/platform.h. */
 #include "dev/platform.h"
 #include "dev/acpi_tables.h"
+#include "dev/smbios.h"
 #include "mem/frame.h"
 #include "vm/console.h"
 #include "vm/platform.h"
@@ -638,7 +639,7 @@ int platform_create(struct vm *vm)
 			     vmx_has(FEAT_VID));
 	}
 	lapic_virtual_wire(vm->vcpu[0]->lapic);
-	if (acpi_tables_install(vm, &acpi) || virtio_create(vm, &p->virtio) ||
+	if (acpi_tables_install(vm, &acpi) || smbios_install(vm) || virtio_create(vm, &p->virtio) ||
 	    (p->virtio &&
 	     space_add_mmio(vm, gpa(VIRTIO_BASE), VIRTIO_SLOTS * PAGE_SIZE, PLATFORM_VIRTIO)) ||
 	    space_add_mmio(vm, gpa(LAPIC_BASE_ADDRESS), PAGE_SIZE, PLATFORM_LAPIC) ||

@@ -1,0 +1,1 @@
+UNIT_dev_smbios := hv/dev/smbios.c
