@@ -114,6 +114,31 @@ $(BUILD)/BOOTX64.EFI: $(BUILD)/loader.so
 	$(OBJCOPY) -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela \
 		-j '.rel.*' -j '.rela.*' -j .reloc --target=efi-app-x86_64 --subsystem=10 $< $@
 
+# --- the bare machine: scripts/bench's other side ---------------------------------------------
+# Loader and hypervisor files for an EFI application that starts the guest's kernel without Umbra.
+BARE_BOOT   := boot/config.c boot/console.c boot/file.c boot/memmap.c boot/memory.c boot/text.c
+BARE_SHARED := $(wildcard hv/vm/load*.c) hv/vm/bios.c hv/dev/acpi_tables.c hv/lib/print.c \
+	hv/lib/string.c hv/lib/features.c
+BARE_OBJ    := $(BARE_BOOT:%.c=$(BUILD)/%.o) $(BARE_SHARED:%.c=$(BUILD)/bare/%.o) \
+	$(BUILD)/bare/tests/bare/main.o $(BUILD)/bare/tests/bare/enter.S.o
+
+bare: $(BUILD)/bare/BOOTX64.EFI
+
+$(BUILD)/bare/%.o: %.c | $(BUILD)/gen/dsdt.h
+	@mkdir -p $(@D)
+	$(CC) $(EFI_CFLAGS) -I$(BUILD)/gen -MMD -MP -c $< -o $@
+$(BUILD)/bare/%.S.o: %.S
+	@mkdir -p $(@D)
+	$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/bare/loader.so: $(BARE_OBJ)
+	$(LD) -nostdlib -znocombreloc -shared -Bsymbolic -z noexecstack -T /usr/lib/elf_x86_64_efi.lds \
+		--defsym=_entry=efi_main \
+		/usr/lib/crt0-efi-x86_64.o $(BARE_OBJ) -o $@ -L/usr/lib -lgnuefi
+	@! nm -u $@ | grep . || { echo "bare: undefined symbols" >&2; rm -f $@; exit 1; }
+$(BUILD)/bare/BOOTX64.EFI: $(BUILD)/bare/loader.so
+	$(OBJCOPY) -j .text -j .sdata -j .data -j .rodata -j .dynamic -j .dynsym -j .rel -j .rela \
+		-j '.rel.*' -j '.rela.*' -j .reloc --target=efi-app-x86_64 --subsystem=10 $< $@
+
 # --- guest test kernels -----------------------------------------------------------------------
 GUEST_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -fno-stack-protector -fno-pic -fno-pie \
 	-mno-red-zone -mgeneral-regs-only -fno-asynchronous-unwind-tables -fcf-protection=none \
@@ -195,8 +220,8 @@ check-static:
 		--suppress=subtractPointers --suppress=normalCheckLevelMaxBranches \
 		--suppress=internalAstError --suppress=syntaxError:guest/sharing.c -Ihv -Iinclude -Iguest/lib hv boot guest
 clean:
-	rm -rf $(BUILD)/hv $(BUILD)/boot $(BUILD)/guest $(BUILD)/unit $(BUILD)/fuzz $(BUILD)/gen \
+	rm -rf $(BUILD)/hv $(BUILD)/boot $(BUILD)/bare $(BUILD)/guest $(BUILD)/unit $(BUILD)/fuzz $(BUILD)/gen \
 		$(BUILD)/*.elf $(BUILD)/*.debug $(BUILD)/*.EFI $(BUILD)/*.so $(BUILD)/*.img
 
--include $(shell find $(BUILD)/hv $(BUILD)/boot $(BUILD)/guest -name '*.d' 2>/dev/null)
-.PHONY: all hv loader guests unit unit-build fuzz-build check check-layers check-format check-static clean
+-include $(shell find $(BUILD)/hv $(BUILD)/boot $(BUILD)/guest $(BUILD)/bare -name '*.d' 2>/dev/null)
+.PHONY: all hv loader bare guests unit unit-build fuzz-build check check-layers check-format check-static clean

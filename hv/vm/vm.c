@@ -135,14 +135,10 @@ static int create_memory(struct vm *vm)
 
 static int create_vcpus(struct vm *vm)
 {
-	/* TSC 0 at power-up, as a machine that has just been switched on. */
-	u64 now = rdtsc();
-
 	for (u32 i = 0; i < vm->vcpu_count; i++) {
 		vm->vcpu[i] = vcpu_create(vm, i, place_vcpu(vm->config, i));
 		if (!vm->vcpu[i])
 			return ERR_NOMEM;
-		vm->vcpu[i]->tsc_offset = -now;
 	}
 	return platform_create(vm);
 }
@@ -164,6 +160,7 @@ static bool start_vm(u32 id)
 {
 	struct vm *vm = &vm_storage[id];
 	u32 restarts = vm->restarts;
+	u64 now;
 	int err;
 
 	clear(vm);
@@ -199,6 +196,10 @@ static bool start_vm(u32 id)
 		log_info("umbra: bench boot.instructions %llu instructions",
 			 (unsigned long long)(rdtsc() - tsc_start));
 	}
+	/* TSC 0 at power-up, as a machine that has just been switched on. */
+	now = rdtsc();
+	for (u32 i = 0; i < vm->vcpu_count; i++)
+		vm->vcpu[i]->tsc_offset = -now;
 	for (u32 i = 0; i < vm->vcpu_count; i++)
 		sched_add(vm->vcpu[i]);
 	return true;
