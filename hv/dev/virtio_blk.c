@@ -279,8 +279,12 @@ static int complete(struct vm *vm, struct virtq *q, struct virtio_blk *b)
 	return virtq_push(vm, q, chain->head, written);
 }
 
-/* One step of the work: returns its cost, 0 if there is nothing to do, or an error. */
-static int step(struct vm *vm, const struct virtio_dev *dev, struct virtq *q, struct virtio_blk *b)
+/*
+ * One step of the work, about as large as the budget at most: returns its cost, 0 if there is
+ * nothing to do, or an error.
+ */
+static int step(struct vm *vm, const struct virtio_dev *dev, struct virtq *q, struct virtio_blk *b,
+		u64 budget)
 {
 	u64 done;
 	int err;
@@ -296,7 +300,7 @@ static int step(struct vm *vm, const struct virtio_dev *dev, struct virtq *q, st
 		err = complete(vm, q, b);
 		return err ? err : 1;
 	}
-	done = MIN(b->left, (u64)VIRTIO_PIECE);
+	done = MIN(b->left, MAX(budget, PAGE_SIZE));
 	err = b->type == VIRTIO_BLK_T_IN ? copy_out(vm, b, done, &done)
 					 : copy_in(vm, b, done, &done);
 	if (err == ERR_NOMEM) {
@@ -314,7 +318,7 @@ void virtio_blk_serve(struct vm *vm, struct virtio *v, struct virtio_dev *dev, s
 	int budget = VIRTIO_PIECE, cost;
 
 	do {
-		cost = step(vm, dev, q, b);
+		cost = step(vm, dev, q, b, (u64)budget);
 		budget -= cost;
 	} while (cost > 0 && budget > 0);
 	if (cost < 0) {

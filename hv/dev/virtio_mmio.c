@@ -104,7 +104,8 @@ static void write_accepted(struct virtio_dev *dev, u32 value)
 	if (dev->status & VIRTIO_FEATURES_OK)
 		return;
 	if (dev->accepted_sel < 2)
-		dev->accepted = with_half(dev->accepted, dev->accepted_sel, value);
+		dev->accepted = with_half(dev->accepted, dev->accepted_sel, value) |
+				(dev->accepted & UNKNOWN_FEATURE);
 	else if (value)
 		dev->accepted |= UNKNOWN_FEATURE;
 }

@@ -1,0 +1,1 @@
+FUZZ_dev_virtio := $(addprefix hv/dev/virtio,.c _ring.c _mmio.c _blk.c _console.c)
