@@ -1,0 +1,136 @@
+#include "rdma/qp.h"
+
+#include "lib/string.h"
+#include "rdma/qp_internal.h"
+
+#define TTL	     64
+#define DEFAULT_PKEY 0xffff
+#define PKEY_MASK    0x7fff /* the top bit says full or limited member */
+
+u64 rdma_rnr_time(u8 code)
+{
+	/* In units of 10 us. */
+	static const u16 units[32] = {
+		0,    1,    2,	  3,	4,    6,     8,	    12,	   16,	  24,	 32,
+		48,   64,   96,	  128,	192,  256,   384,   512,   768,	  1024,	 1536,
+		2048, 3072, 4096, 6144, 8192, 12288, 16384, 24576, 32768, 49152,
+	};
+
+	code &= AETH_VALUE;
+	return (code ? units[code] : 65536) * 10000ull;
+}
+
+u8 *rdma_region_find(const struct rdma_regions *regions, u32 rkey, u64 va, u64 len, u8 access)
+{
+	const struct rdma_region *r;
+
+	if ((rkey & 0xff) >= regions->count)
+		return NULL;
+	r = &regions->table[rkey & 0xff];
+	if (!r->access || r->rkey != rkey || (r->access & access) != access || va < r->va ||
+	    va - r->va > r->length || len > r->length - (va - r->va))
+		return NULL;
+	return r->base + (va - r->va);
+}
+
+static bool config_valid(const struct rdma_qp_config *c)
+{
+	return (c->mtu == 256 || c->mtu == 512 || c->mtu == 1024 || c->mtu == 2048 ||
+		c->mtu == 4096) &&
+	       c->timeout < 32 && c->retry_count < 8 && c->rnr_retry < 8 && c->rnr_timer < 32 &&
+	       c->initiator_depth <= RDMA_READ_MAX && c->responder_resources <= RDMA_READ_MAX &&
+	       c->window && c->window <= PSN_SPAN && c->local_qpn <= PSN_MASK &&
+	       c->remote_qpn <= PSN_MASK && c->send_psn <= PSN_MASK && c->recv_psn <= PSN_MASK;
+}
+
+int rdma_qp_init(struct rdma_qp *qp, const struct rdma_qp_config *config,
+		 const struct rdma_regions *regions)
+{
+	memset(qp, 0, sizeof(*qp));
+	if (!config_valid(config) || regions->count > 256)
+		return ERR_INVAL;
+	qp->config = *config;
+	qp->regions = *regions;
+	requester_init(qp);
+	responder_init(qp);
+	qp->state = RDMA_QP_READY;
+	return 0;
+}
+
+void rdma_qp_close(struct rdma_qp *qp)
+{
+	if (qp->state == RDMA_QP_READY) {
+		qp->state = RDMA_QP_ERROR;
+		requester_fail(qp, RDMA_FLUSHED);
+		responder_fail(qp);
+	}
+	qp->resp.queue_head = qp->resp.queue_tail;
+}
+
+void rdma_qp_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
+{
+	u32 flags = rdma_op_flags(p->opcode);
+
+	if (qp->state != RDMA_QP_READY || p->dest_qp != qp->config.local_qpn ||
+	    p->src_ip != qp->config.remote_ip || p->dst_ip != qp->config.local_ip ||
+	    ((p->pkey ^ DEFAULT_PKEY) & PKEY_MASK)) {
+		qp->stats.dropped++;
+		return;
+	}
+	qp->stats.rx_packets++;
+	if (flags & OPF_REQUEST)
+		responder_receive(qp, p);
+	else if (flags & OPF_RESPONSE)
+		requester_receive(qp, now, p);
+	else if (p->opcode == OP_CNP)
+		requester_cnp(qp);
+	else
+		qp->stats.dropped++;
+}
+
+/* Requests and answers take turns, so that a long READ of the peer's holds up neither. */
+static bool next_packet(struct rdma_qp *qp, u64 now, struct rdma_packet *p)
+{
+	bool requester = qp->requester_turn;
+
+	if (requester && requester_transmit(qp, now, p)) {
+		qp->requester_turn = false;
+		return true;
+	}
+	if (responder_transmit(qp, p)) {
+		qp->requester_turn = true;
+		return true;
+	}
+	return !requester && requester_transmit(qp, now, p);
+}
+
+bool rdma_qp_transmit(struct rdma_qp *qp, u64 now, struct rdma_frame *f)
+{
+	struct rdma_packet p;
+
+	memset(&p, 0, sizeof(p));
+	if (!next_packet(qp, now, &p))
+		return false;
+	memcpy(p.dst_mac, qp->config.remote_mac, sizeof(p.dst_mac));
+	memcpy(p.src_mac, qp->config.local_mac, sizeof(p.src_mac));
+	p.dst_ip = qp->config.remote_ip;
+	p.src_ip = qp->config.local_ip;
+	p.ip_id = qp->ip_id++;
+	p.ttl = TTL;
+	p.dont_fragment = true;
+	p.src_port = qp->config.src_port;
+	p.migrated = true;
+	p.pkey = DEFAULT_PKEY;
+	p.dest_qp = qp->config.remote_qpn;
+	qp->stats.tx_packets++;
+	return rdma_encode(&p, f) == 0;
+}
+
+u64 rdma_qp_deadline(const struct rdma_qp *qp)
+{
+	const struct rdma_requester *req = &qp->req;
+
+	if (qp->state != RDMA_QP_READY || req->una == req->tail)
+		return RDMA_NEVER;
+	return req->rnr_until ? req->rnr_until : req->deadline;
+}
