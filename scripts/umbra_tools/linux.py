@@ -512,12 +512,13 @@ dmesg | tail -n 5
 
 
 def configuration(flavour, *, vcpus=2, memory=256, append=None, bzimage=False, session=None,
-                  alone=False):
+                  alone=False, files=None, name=None):
     """A Config (paths of this machine) with Debian's kernel as VM `linux` and, unless `alone`, a
-    small VM `clock` beside it. Needs what `build("guests")` makes."""
+    small VM `clock` beside it. Needs what `build("guests")` makes. session, files: of initramfs();
+    name: of the archive, where several are in use."""
     guest = kernel(flavour)
-    name = "session" if session is not None else "shell"
-    archive = initramfs(guest, BUILD / f"linux/{name}-{flavour}.cpio", session=session)
+    name = name or ("session" if session is not None else "shell")
+    archive = initramfs(guest, BUILD / f"linux/{name}-{flavour}.cpio", session=session, files=files)
     config = Config(name=f"Debian's kernel ({flavour})", folder=ROOT)
     config.set("umbra", "focus", "linux")
     config.set("vm linux", "kernel", guest.vmlinuz if bzimage else guest.vmlinux)

@@ -75,12 +75,13 @@ def select(names, settings=None, umbra=None):
 
 
 def boot(guests=None, *, config=None, name=None, emulator_name="bochs", cpu="", cpus=1, memory=None,
-         hide=(), usb=False, files=None, timeout=300, keys=None):
+         hide=(), usb=False, files=None, timeout=300, keys=None, on_console=None):
     """Boot and return a Result.
 
     guests  names in guest/default.conf (see select), unless
     config  a Config with paths of this machine, or text or bytes that go on the ESP as they are
     files   {path on the ESP: bytes or path, or None to leave a standard file out}
+    keys    a file descriptor: what is typed; on_console(bytes, umbra_runs) sees all output
     """
     if isinstance(config, str):
         config = config.encode()
@@ -105,7 +106,7 @@ def boot(guests=None, *, config=None, name=None, emulator_name="bochs", cpu="", 
     folder.mkdir(parents=True)
     image = disk.build_image(contents, folder / "umbra.img")
     machine = emulator.Machine(emulator_name, cpu, cpus, memory or 1024, usb)
-    session = emulator.Session(machine, image, folder)
+    session = emulator.Session(machine, image, folder, on_console)
     session.run(timeout, keys)
     (folder / "umbra.conf").write_bytes(config)
     (folder / "console").write_bytes(session.console)
