@@ -22,6 +22,13 @@ static bool runs(u32 id)
 	       __atomic_load_n(&vms[id]->state, __ATOMIC_ACQUIRE) == VM_RUNNING;
 }
 
+/* It has run, and does not any more. */
+static bool has_ended(u32 id)
+{
+	return id < vm_count && vms[id] && vms[id]->config &&
+	       __atomic_load_n(&vms[id]->state, __ATOMIC_ACQUIRE) == VM_FREE;
+}
+
 static const char *name_of(u32 id)
 {
 	return vm_config(id)->name;
@@ -54,7 +61,7 @@ static void announce(u32 focus)
 		say("all VMs; Ctrl-A h: keys");
 	else
 		say("console of %s%s; Ctrl-A h: keys", name_of(focus - BOOT_FOCUS_VM),
-		    runs(focus - BOOT_FOCUS_VM) ? "" : ", which does not run");
+		    has_ended(focus - BOOT_FOCUS_VM) ? ", which has ended" : "");
 }
 
 void console_switch(u32 focus, const char *why)

@@ -345,7 +345,7 @@ static void next_and_numbers(void **state)
 	put(&vm[1], "last words\n");
 	type("\x01"
 	     "2");
-	assert_non_null(strstr(shown(), "console of two, which does not run; Ctrl-A h: keys]\r\n"
+	assert_non_null(strstr(shown(), "console of two, which has ended; Ctrl-A h: keys]\r\n"
 					"last words\n"));
 	type("\x01"
 	     "4\x01z\x01"
