@@ -72,7 +72,7 @@ def from_elf(data):
                 text = data[names + name:end].decode(errors="replace")
                 if text and not text.startswith((".", "$")):
                     found.append((info & 15 != STT_FUNC, value, text))
-    except (struct.error, ValueError):
+    except (struct.error, ValueError, OverflowError):
         return []
     return [(value, text) for _, value, text in sorted(found)]  # functions win
 
@@ -90,16 +90,18 @@ def _tokens(data):
     digits = b"".join(b"%d\0" % d for d in range(10))
     at = data.find(digits)
     while at >= 0:
-        start = at
-        for _ in range(ord("0")):
-            start = data.rfind(b"\0", 0, start - 1) + 1
-        # What stands before it is padding, zeros too: the index tells where it begins.
-        for begin in range(start, max(0, start - 64), -1):
-            tokens = data[begin:begin + 8192].split(b"\0")[:256]
-            end = _align(begin + sum(len(token) + 1 for token in tokens))
-            index = struct.pack("<256H", *(sum(len(t) + 1 for t in tokens[:i])
-                                           for i in range(len(tokens)))) if len(tokens) == 256 else b"?"
-            if data[end:end + 512] == index:
+        second = at
+        for _ in range(ord("0") - 1):
+            second = data.rfind(b"\0", 0, max(0, second - 1)) + 1
+        # Where the first one begins, the index tells: anything may stand before it.
+        for begin in range((second - 1) & ~7, max(0, second - 256), -8):
+            tokens = data[begin:begin + 16384].split(b"\0", 256)[:256]
+            starts = [0]
+            for token in tokens:
+                starts.append(starts[-1] + len(token) + 1)
+            end = _align(begin + starts[-1])
+            if len(tokens) == 256 and starts[255] < 65536 and (
+                    data[end:end + 512] == struct.pack("<256H", *starts[:256])):
                 return begin, end + 512, tokens
         at = data.find(digits, at + 1)
     return None
