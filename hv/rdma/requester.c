@@ -121,15 +121,19 @@ void requester_cnp(struct rdma_qp *qp)
 	cut_window(&qp->req);
 }
 
-/* Everything before `psn` was answered: a packet more is allowed for a window of answers. */
+/*
+ * Everything before `psn` was answered. A window of answers lets the window grow by a packet, but
+ * not those to what had been sent when it was cut.
+ */
 static void progress(struct rdma_qp *qp, u64 now, u32 psn)
 {
 	struct rdma_requester *req = &qp->req;
 
-	req->window_credit += (u32)psn_diff(psn, req->una_psn);
 	req->una_psn = psn;
-	if (psn_diff(psn, req->cut_psn) > 0)
+	if (psn_diff(psn, req->cut_psn) > 0) {
+		req->window_credit += (u32)psn_diff(psn, req->cut_psn);
 		req->cut_psn = psn;
+	}
 	if (req->window_credit >= req->window) {
 		req->window_credit = 0;
 		req->window = MIN(req->window + 1, qp->config.window);
