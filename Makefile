@@ -75,7 +75,8 @@ $(BUILD)/gen/dsdt.aml: hv/dev/dsdt.asl hv/dev/acpi_layout.h
 	$(CC) -E -P -undef -nostdinc -x c -Ihv $< -o $(@D)/dsdt.asl
 	cd $(@D) && iasl -we -p dsdt dsdt.asl > dsdt.log || { cat dsdt.log >&2; rm -f dsdt.aml; exit 1; }
 $(BUILD)/gen/dsdt.h: $(BUILD)/gen/dsdt.aml
-	{ echo 'static const unsigned char dsdt_aml[] = {'; xxd -i < $<; echo '};'; } > $@
+	{ echo 'static const unsigned char dsdt_aml[] = {'; od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g'; \
+		echo '};'; } > $@
 $(BUILD)/hv/dev/acpi_tables.o: $(BUILD)/gen/dsdt.h
 
 # The framebuffer font: Terminus 8x16 from Debian's console-setup-linux.
