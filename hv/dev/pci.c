@@ -43,7 +43,7 @@ u32 pci_read(const struct pci *p, u16 port, unsigned int size)
 	else if (port == CONFIG_ADDRESS && size == 4)
 		value = p->address;
 	/* An access that goes beyond the register finds nobody there. */
-	if (port >= CONFIG_DATA && port + size > CONFIG_DATA + 4)
+	if (port > CONFIG_DATA && port + size > CONFIG_DATA + 4)
 		value |= ~0u << (CONFIG_DATA + 4 - port) * 8;
 	return size == 4 ? value : value & (BIT(size * 8) - 1);
 }
