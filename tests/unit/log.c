@@ -71,6 +71,26 @@ static void test_lines(void **state)
 	assert_memory_equal(tail, " shown\numbra: end 0\n" + 1, 19);
 }
 
+/* Data is for one sink, whatever the level, and for nothing that remembers. */
+static void test_data(void **state)
+{
+	char tail[40], before[40];
+
+	log_data("nobody takes it yet");
+	log_info("known");
+	log_ring_tail(before, sizeof(before));
+	sink_calls = late_calls = 0;
+	log_set_data_sink(late_sink);
+	log_set_level(LOG_ERROR);
+	log_data("@R data");
+	log_set_level(LOG_INFO);
+	assert_int_equal(sink_calls, 0);
+	assert_int_equal(late_calls, 1);
+	assert_string_equal(late_last, "@R data");
+	log_ring_tail(tail, sizeof(tail));
+	assert_memory_equal(tail, before, sizeof(tail));
+}
+
 static void test_long_line(void **state)
 {
 	char text[1000];
@@ -105,6 +125,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_lines),
+		cmocka_unit_test(test_data),
 		cmocka_unit_test(test_long_line),
 		cmocka_unit_test(test_wrap),
 	};
