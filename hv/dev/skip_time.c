@@ -1,6 +1,7 @@
 /* The devices of a VM that has been paused: their clocks go on from where they were. */
 #include "dev/platform.h"
 #include "vm/platform.h"
+#include "x86/asm.h"
 
 static void skip(u64 *time, u64 ticks)
 {
@@ -22,7 +23,7 @@ void platform_skip_time(struct vm *vm, u64 ticks)
 
 	spin_lock(&vm->dev_lock);
 	p->epoch += ticks;
-	p->last += ticks;
+	p->last = MIN(p->last + ticks, rdtsc());
 	p->earliest += ticks;
 	skip(&p->deadline, ticks);
 	for (u32 i = 0; i < vm->vcpu_count; i++) {

@@ -3,6 +3,7 @@
 #include "mon/mon.h"
 #include "vm/console.h"
 #include "vm/control.h"
+#include "vm/platform.h"
 
 bool act_vm(const struct words *w, struct job *job)
 {
@@ -106,6 +107,23 @@ bool act_nmi(const struct words *w, struct job *job)
 	if (word_vm(w, 0, &job->vm))
 		job->step = nmi_step;
 	return true;
+}
+
+static enum step power_step(struct job *job)
+{
+	struct vm *vm = job_vm(job);
+
+	/* Its devices have no time now. */
+	if (vm && vm_paused(vm))
+		mon_print("%s is paused: resume it first\n", vm->config->name);
+	else if (vm)
+		platform_power_button(vm);
+	return STEP_DONE;
+}
+
+bool act_power(const struct words *w, struct job *job)
+{
+	return one_vm(w, job, 0, power_step);
 }
 
 bool act_focus(const struct words *w, struct job *job)

@@ -28,6 +28,7 @@ static const struct command commands[] = {
 	{"restart", "VM", "start it from its image, as after a reset", act_restart, true},
 	{"kill", "VM", "end it", act_kill, true},
 	{"nmi", "[VM [VCPU]]", "send a non-maskable interrupt", act_nmi, true},
+	{"power", "[VM]", "press its power button (ACPI)", act_power, true},
 	{"focus", "VM | all | monitor", "what the terminal shows", act_focus, true},
 	{"quit", "", "back to what the terminal showed before", act_quit, false},
 };

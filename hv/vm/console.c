@@ -3,8 +3,7 @@
 #include "lib/string.h"
 #include "mem/frame.h"
 #include "vm/console_internal.h"
-#include "vm/platform.h"
-#include "vm/vm.h"
+#include "vm/internal.h"
 #include "x86/asm.h"
 #include "x86/uart.h"
 
@@ -305,9 +304,13 @@ void console_poll(void)
 	stop = console_receive();
 	if (!is_empty(&console.first))
 		first = first_running();
-	for (u32 i = 0; i < console.vms; i++)
-		if (!is_empty(&console.channel[i].in) || (first && vms[i] == first))
+	for (u32 i = 0; i < console.vms; i++) {
+		bool some = !is_empty(&console.channel[i].in) || (first && vms[i] == first);
+
+		/* Nothing happens to a paused VM. */
+		if (some && !vm_is_paused(vms[i]))
 			waiting |= BIT(i);
+	}
 	monitor = console.focus == BOOT_FOCUS_MONITOR;
 	spin_unlock(&console.lock);
 	/* Others' locks come before the console's: not under it. */

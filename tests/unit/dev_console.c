@@ -361,6 +361,19 @@ static void next_and_numbers(void **state)
 	assert_input(&vm[1], "");
 }
 
+/* A paused VM gets its input when it goes on. */
+static void paused(void **state)
+{
+	start_with(2, BOOT_FOCUS_VM);
+	vm[0].pause.on = 1;
+	type("x");
+	assert_int_equal(told_count, 0);
+	vm[0].pause.on = 0;
+	console_poll();
+	assert_int_equal(told_count, 1);
+	assert_input(&vm[0], "x");
+}
+
 static void long_backlog(void **state)
 {
 	char *text;
@@ -517,6 +530,7 @@ int main(void)
 		cmocka_unit_test(lines_cannot_be_faked),
 		cmocka_unit_test(focus_on_one),
 		cmocka_unit_test(next_and_numbers),
+		cmocka_unit_test(paused),
 		cmocka_unit_test(long_backlog),
 		cmocka_unit_test(end_of_the_focus),
 		cmocka_unit_test(nobody_waits_unseen),

@@ -51,7 +51,7 @@ static struct vcpu_regs fake_regs;
 /* What happened. */
 static struct {
 	bool held;
-	u32 looks, nmis, ends, restarts, starts, focus, previous;
+	u32 looks, nmis, powers, ends, restarts, starts, focus, previous;
 	u32 look_delay; /* polls until registers are there */
 	bool trace_on;
 	u64 log_bytes;
@@ -175,6 +175,12 @@ void vcpu_post_nmi(struct vcpu *vcpu)
 {
 	FAKE_CHECK(fake.held && vcpu->vm->state == VM_RUNNING);
 	fake.nmis++;
+}
+
+void platform_power_button(struct vm *vm)
+{
+	FAKE_CHECK(fake.held && vm->state == VM_RUNNING && !vm->pause.on);
+	fake.powers++;
 }
 
 void vcpu_look(struct vcpu *vcpu)

@@ -154,6 +154,10 @@ static void test_acts(void **state)
 	assert_answer("nmi beta 1", "vCPUs of beta are 0 to 0");
 	assert_answer("nmi beta x", "usage: nmi");
 	assert_int_equal(fake.nmis, 1);
+	assert_string_equal(ask("power beta"), "");
+	assert_int_equal(fake.powers, 1);
+	ask("pause beta");
+	assert_answer("power beta", "beta is paused: resume it first");
 	ask("focus beta");
 	assert_int_equal(fake.focus, BOOT_FOCUS_VM + 1);
 	ask("focus all");

@@ -393,6 +393,36 @@ static void test_kick(void **state)
 	ept_running[9] = NULL;
 }
 
+/* A paused VM takes no time and no wake-ups, but does what control.c asks of it. */
+static void test_paused(void **state)
+{
+	static struct vm other;
+
+	start(12);
+	add(0, 12, 0, 0);
+	add(1, 12, 50 * US, 950 * US)->vm = &other;
+	run_for(10 * MS);
+	other.pause.on = 1;
+	behaviour[0].turns = behaviour[1].turns = 0;
+	run_for(100 * MS);
+	assert_int_equal(behaviour[1].turns, 0);
+	/* Its timers are overdue: they neither wake it nor cut its neighbour's slices. */
+	assert_in_range(behaviour[0].turns, 20, 30);
+	vcpus[1].requests |= REQ_IRQ | REQ_NMI | REQ_INIT | REQ_TIMER;
+	run_for(20 * MS);
+	assert_int_equal(behaviour[1].turns, 0);
+	vcpus[1].requests = REQ_LOOK;
+	run_for(20 * MS);
+	assert_int_equal(vcpus[1].requests, 0);
+	other.pause.on = 0;
+	run_for(20 * MS);
+	assert_true(behaviour[1].turns > 5);
+	other.pause.on = 1;
+	vcpus[1].requests = REQ_STOP;
+	run_for(20 * MS);
+	assert_int_equal(stopped, 1);
+}
+
 /* The times that stats.h promises. */
 static void test_times(void **state)
 {
@@ -425,6 +455,7 @@ int main(void)
 		cmocka_unit_test(test_many),
 		cmocka_unit_test(test_idle_boot_cpu_polls),
 		cmocka_unit_test(test_kick),
+		cmocka_unit_test(test_paused),
 		cmocka_unit_test(test_times),
 	};
 
