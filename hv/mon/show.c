@@ -231,6 +231,7 @@ bool show_trace(const struct words *w, struct job *job)
  */
 
 #define LOG_SHOWN 20
+#define COLUMNS	  79
 static char log_text[16 * 1024];
 
 /* The log's end is copied once; the lines that come meanwhile are not shown. */
@@ -251,18 +252,20 @@ static enum step log_start(struct job *job)
 	return STEP_MORE;
 }
 
+/* A piece of a line that fits the terminal, indented if it is not the first. */
 static enum step log_step(struct job *job)
 {
 	const char *line = log_text + job->at;
-	u32 len = 0;
+	u32 len = 0, width = job->phase == 2 ? COLUMNS - 4 : COLUMNS;
 
 	if (!job->phase)
 		return log_start(job);
 	if (!*line)
 		return STEP_DONE;
-	while (line[len] && line[len] != '\n')
+	while (len < width && line[len] && line[len] != '\n')
 		len++;
-	mon_print("%.*s\n", (int)MIN(len, 390u), line);
+	mon_print("%s%.*s\n", job->phase == 2 ? "    " : "", (int)len, line);
+	job->phase = line[len] && line[len] != '\n' ? 2 : 1;
 	job->at += len + (line[len] == '\n');
 	return STEP_MORE;
 }

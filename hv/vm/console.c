@@ -291,14 +291,31 @@ int console_get(struct vm *vm)
 	return byte;
 }
 
+/*
+ * If another CPU is at it already, that will do; but guests on several CPUs that write all the time
+ * could hold the lock whenever somebody looks.
+ */
+#define POLLS_MISSED 16
+
+static bool poll_lock(void)
+{
+	bool taken = spin_trylock(&console.lock);
+
+	if (!taken && __atomic_add_fetch(&console.missed, 1, __ATOMIC_RELAXED) < POLLS_MISSED)
+		return false;
+	if (!taken)
+		spin_lock(&console.lock);
+	console.missed = 0;
+	return true;
+}
+
 void console_poll(void)
 {
 	struct vm *first = NULL;
 	bool stop, monitor;
 	u32 waiting = 0;
 
-	/* If another CPU is at it already, that will do. */
-	if (!console.port || !spin_trylock(&console.lock))
+	if (!console.port || !poll_lock())
 		return;
 	drain();
 	stop = console_receive();

@@ -39,6 +39,7 @@ struct console {
 	struct spinlock lock;
 	u16 port;
 	bool command; /* Ctrl-A has been typed */
+	u32 missed;   /* atomic: polls in a row that found the lock taken */
 	u32 vms;      /* configured */
 	u32 focus, previous;
 	struct channel *channel; /* one per VM */

@@ -69,8 +69,8 @@ void console_switch(u32 focus, const char *why)
 	bool raw = console.focus >= BOOT_FOCUS_VM ||
 		   (console.vms == 1 && console.focus != BOOT_FOCUS_MONITOR);
 
-	/* What the line has not taken yet is in the backlog: nobody waits for it. */
-	if (raw && !why)
+	/* Nobody waits for seconds; the newest of it is in the backlogs. */
+	if (!why && console_unsent() > BACKLOG_BYTES)
 		console_drop_output();
 	console_drop_lines();
 	if (focus == BOOT_FOCUS_MONITOR && console.focus != BOOT_FOCUS_MONITOR)

@@ -1,4 +1,5 @@
 /* The guests' consoles: order, prefixes, back-pressure, focus and the keys that change it. */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -443,6 +444,44 @@ static void nobody_waits_unseen(void **state)
 	/* A switch does not wait for what the line has not taken. */
 	type("\x01m");
 	assert_in_range(console_unsent(), 1, 200);
+	/* Unless it is little. */
+	type("\x01"
+	     "1");
+	dead = false;
+	shown();
+	dead = true;
+	put(&vm[0], "a few words");
+	type("\x01"
+	     "2");
+	dead = false;
+	assert_non_null(strstr(shown(), "a few words\x1b[0m"));
+}
+
+/* Somebody holds the lock whenever there is a poll: once in a while it is waited for. */
+static void *let_go(void *arg)
+{
+	while (!__atomic_load_n(&console.lock.next, __ATOMIC_RELAXED) ||
+	       console.lock.next - console.lock.serving < 2)
+		;
+	spin_unlock(&console.lock);
+	return NULL;
+}
+
+static void polls_are_fair(void **state)
+{
+	pthread_t thread;
+
+	start(1);
+	typed = "x";
+	spin_lock(&console.lock);
+	for (int i = 0; i < 15; i++)
+		console_poll();
+	assert_string_equal(typed, "x");
+	assert_int_equal(pthread_create(&thread, NULL, let_go, NULL), 0);
+	console_poll();
+	pthread_join(thread, NULL);
+	assert_string_equal(typed, "");
+	assert_input(&vm[0], "x");
 }
 
 static void monitor_has_its_input(void **state)
@@ -534,6 +573,7 @@ int main(void)
 		cmocka_unit_test(long_backlog),
 		cmocka_unit_test(end_of_the_focus),
 		cmocka_unit_test(nobody_waits_unseen),
+		cmocka_unit_test(polls_are_fair),
 		cmocka_unit_test(monitor_has_its_input),
 		cmocka_unit_test(keys_with_one_vm),
 		cmocka_unit_test(hint_only_if_asked),

@@ -54,7 +54,7 @@ static struct {
 	u32 looks, nmis, powers, ends, restarts, starts, focus, previous;
 	u32 look_delay; /* polls until registers are there */
 	bool trace_on;
-	u64 log_bytes;
+	u64 log_bytes, log_line;
 } fake;
 
 /* --- the console ------------------------------------------------------------------------------ */
@@ -316,7 +316,7 @@ size_t log_ring_tail(char *buf, size_t len)
 	size_t n = 0;
 
 	while (n < fake.log_bytes && n < len) {
-		buf[n] = (fake.log_bytes - n) % 32 == 1 ? '\n' : 'x';
+		buf[n] = (fake.log_bytes - n) % fake.log_line == 1 ? '\n' : 'x';
 		n++;
 	}
 	return n;
@@ -335,6 +335,7 @@ static inline void fake_start(void)
 	memset(&fake, 0, sizeof(fake));
 	memset(fake_vm, 0, sizeof(fake_vm));
 	fake.focus = BOOT_FOCUS_MONITOR;
+	fake.log_line = 32;
 	fake.previous = BOOT_FOCUS_VM + 1;
 	vm_count = FAKE_VMS;
 	for (u32 i = 0; i < FAKE_VMS; i++) {

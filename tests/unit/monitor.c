@@ -293,11 +293,22 @@ static void test_stats_and_trace(void **state)
 
 static void test_log(void **state)
 {
+	const char *answer;
+
 	fake.log_bytes = 32 * 100;
 	assert_int_equal(strlen(ask("log 3")), 3 * 32);
 	assert_int_equal(strlen(ask("log")), 20 * 32);
 	assert_int_equal(strlen(ask("log 1000")), 100 * 32);
 	assert_int_equal(strlen(ask("log 0")), 0);
+	/* A long line is wrapped. */
+	fake.log_line = 200;
+	fake.log_bytes = 400;
+	answer = ask("log 1");
+	assert_int_equal(strlen(answer), 199 + 2 * 4 + 3);
+	assert_int_equal(strcspn(answer, "\n"), 79);
+	assert_int_equal(strcspn(answer + 80, "\n"), 79);
+	assert_int_equal(strspn(answer + 80, " "), 4);
+	fake.log_line = 32;
 	/* The oldest line is shown whole or not at all. */
 	fake.log_bytes = 32 * 1000;
 	assert_int_equal(strlen(ask("log 1000")) % 32, 0);
