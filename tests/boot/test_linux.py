@@ -14,6 +14,9 @@ import pytest
 from harness import boot, have_emulator
 from umbra_tools import linux
 from umbra_tools.base import BUILD
+from umbra_tools.run import BOCHS_HIDE
+
+HIDE = (BOCHS_HIDE,)
 
 # What a healthy kernel does not say. Lines of dmesg, whatever their level.
 COMPLAINT = re.compile(
@@ -71,7 +74,7 @@ def run(flavour, session, *, name, emulator_name="bochs", cpu="", cpus=1, timeou
         pytest.skip("this machine has no Bochs 2.7")
     config = configuration(flavour, session, name=name, **options)
     result = boot(config=config, name=name, emulator_name=emulator_name, cpu=cpu, cpus=cpus,
-                  timeout=timeout)
+                  timeout=timeout, hide=HIDE)
     lines = result.vms["linux"].tap.lines
     assert result.reason == "end" and result.status == 0, \
         result.explain() + "\n--- console\n" + "\n".join(lines[-40:])
@@ -227,7 +230,7 @@ def test_disk():
         pytest.skip("this machine has no Bochs 2.7")
     config = configuration("cloud", DISK, vcpus=2, files=files, name="linux-disk")
     config.set("vm linux", "disks", f"{folder}/blank.img cow, {folder}/pattern.img ro")
-    result = boot(config=config, name="linux-disk", cpus=2, timeout=900)
+    result = boot(config=config, name="linux-disk", cpus=2, timeout=900, hide=HIDE)
     lines = result.vms["linux"].tap.lines
     assert result.status == 0, result.explain() + "\n".join(lines[-40:])
     found = parts(lines)
@@ -283,7 +286,7 @@ def test_reboot_and_panic():
     config.set("umbra", "focus", "linux")
     typist = Typist((b"@@ up", b"reboot\r"), (b"@@ up", b"crash\r"), (b"@@ up", b"off\r"))
     result = boot(config=config, name="linux-panic", emulator_name="bochs3", cpus=2, timeout=600,
-                  keys=typist.read, on_console=typist)
+                  keys=typist.read, on_console=typist, hide=HIDE)
     assert result.reason == "end" and result.status == 0, result.explain()
     text = result.console
     assert text.count("@@ up") == 3, text[-3000:]
