@@ -7,7 +7,7 @@ import re
 import struct
 import tempfile
 
-from . import emulator
+from . import bench_linux, emulator
 from .base import BUILD, ROOT, Failure, build, main, say
 from .config import Config
 from .disk import image_for
@@ -26,6 +26,7 @@ KVM = {"exit.cpuid": 1349, "exit.vmcall": 3206, "exit.port_in": 1302, "exit.wrms
 EXPECTED = ["exit.cpuid", "exit.vmcall", "exit.port_in", "exit.port_out_uart", "exit.rdmsr",
             "exit.wrmsr", "exit.xapic_read", "exit.self_ipi", "exit.tscdeadline", "ept.fresh_page",
             "ipi.other_vcpu", "size.image_bytes", "size.hv_memory_bytes", "boot.instructions"]
+LINUX = bench_linux.FIGURES + bench_linux.PARTS
 
 
 def image_bytes(path):
@@ -68,15 +69,19 @@ def bench(arguments):
         description="Measure what operations cost in Bochs, in emulated instructions as the guest "
                     "sees them, and write build/bench.json. size.image_bytes: code and data of the "
                     "hypervisor; size.hv_memory_bytes: memory that it keeps for itself; "
-                    "boot.instructions: from the loader's first to the first guest instruction.")
+                    "boot.instructions: from the loader's first to the first guest instruction. "
+                    "linux.*_ratio: instructions that Debian's kernel takes to its shell, and two "
+                    "loops in it, under Umbra and without it; linux.boot_exits: VM exits on the "
+                    "way to the shell. Those are four boots of Linux, some minutes.")
     p.add_argument("--emulator", choices=("bochs", "bochs3"),
                    help="default: bochs, which is 2.7 on Debian 12, the reference")
     p.add_argument("--cpu", metavar="MODEL", default=CPU, help=f"default {CPU}")
     p.add_argument("--output", metavar="F", type=pathlib.Path, default=BUILD / "bench.json")
     p.add_argument("--no-build", action="store_true", help="measure what is built already")
+    p.add_argument("--no-linux", action="store_true", help="without the figures linux.*")
     options = p.parse_args(arguments)
     if not options.no_build:
-        build("all")
+        build("all", "bare")
     BUILD.mkdir(parents=True, exist_ok=True)
     name = options.emulator or "bochs"
     version = emulator.host_bochs_version(emulator.bochs_program(name))
@@ -88,15 +93,20 @@ def bench(arguments):
     figures = {k: v for k, v in one.items() if k not in TWO_CPUS}
     figures.update({k: v for k, v in two.items() if k in TWO_CPUS})
     figures["size.image_bytes"] = (image_bytes(BUILD / "umbra.elf"), "bytes")
-    missing = [k for k in EXPECTED if k not in figures]
-    order = [k for k in EXPECTED if k in figures] + sorted(set(figures) - set(EXPECTED))
+    expected = EXPECTED
+    if not options.no_linux:
+        figures.update(bench_linux.measure(name, options.cpu))
+        expected = EXPECTED + LINUX
+    missing = [k for k in expected if k not in figures]
+    order = [k for k in expected if k in figures] + sorted(set(figures) - set(expected))
 
     print(f"Bochs {version}, {options.cpu}\n")
     print(f"{'':24}{'value':>14}  {'unit':14}{'Linux 6.1 KVM':>14}")
     for key in order:
         value, unit = figures[key]
         kvm = f"{KVM[key]:,}" if key in KVM else ""
-        print(f"{key:24}{value:>14,}  {unit:14}{kvm:>14}".rstrip())
+        shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
+        print(f"{key:24}{shown:>14}  {unit:14}{kvm:>14}".rstrip())
     options.output.write_text(json.dumps(
         [{"name": k, "value": figures[k][0], "unit": figures[k][1]} for k in order], indent=1) + "\n")
     print(f"\nwritten to {options.output}")

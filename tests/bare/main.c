@@ -2,7 +2,7 @@
  * The bare machine that scripts/bench compares a guest with: an EFI application that takes the same
  * umbra.conf as Umbra's loader, starts the first VM's kernel by PVH on the machine itself, and gets
  * out of the way. Kernel, modules, command line, memory map and ACPI tables are those of the VM:
- * the same code makes them. What remains different is named in docs/development.md.
+ * the same code makes them. What remains different is named in tests/README.md.
  *
  * It runs in Bochs with the i440FX chipset only: guest memory begins at address 0, so that
  * everything of its own must lie above, and the ACPI tables want PIIX4's power management at their

@@ -1,0 +1,52 @@
+"""scripts/bench: what it reads off consoles and logs, and that the bare machine's program builds."""
+
+import os
+import subprocess
+
+import pytest
+
+from umbra_tools import bench_linux
+from umbra_tools.base import BUILD, ROOT, Failure
+
+BOOT = "[umbra: console of linux]\n540000000\nbench: end\n"
+LOOPS = ("compute: 20000000 rounds, 1234567890123, 80400000 ticks\n"
+         "memory: 32 MiB, 2 rounds, 201000000 ticks\nbench: end\n")
+
+
+def fake_boot(calls):
+    def boot(emulator_name, cpu, session, bare):
+        calls.append((session, bare))
+        if session == bench_linux.LOOPS:
+            text = LOOPS.replace("80400000", "80000000").replace("201000000", "200000000")
+            return (text if bare else LOOPS), ""
+        if bare:
+            return "bare: kernel entry at TSC 1000000000\n1500000000\nbench: end\n", ""
+        return BOOT, "[    1.0 cpu0] vm linux: 7778 exits, 6 injections, 970 EPT violations\n"
+    return boot
+
+
+def test_linux_figures(monkeypatch):
+    calls = []
+    monkeypatch.setattr(bench_linux, "_boot", fake_boot(calls))
+    figures = bench_linux.measure("bochs", "any")
+    assert set(figures) == set(bench_linux.FIGURES + bench_linux.PARTS)
+    assert figures["linux.boot_ratio"] == (1.08, "ratio")
+    assert figures["linux.boot_exits"] == (7778, "exits")
+    assert figures["linux.compute_ratio"] == (1.005, "ratio")
+    assert figures["linux.memory_ratio"] == (1.005, "ratio")
+    assert figures["linux.boot_bare"] == (500000000, "instructions")
+    assert len(calls) == 4
+
+
+def test_no_figure_is_an_error(monkeypatch):
+    monkeypatch.setattr(bench_linux, "_boot", lambda *arguments: ("bench: end\n", ""))
+    with pytest.raises(Failure, match="no figure for the boot under Umbra"):
+        bench_linux.measure("bochs", "any")
+
+
+def test_bare_builds():
+    done = subprocess.run(["make", "-C", ROOT, "--no-print-directory", "-s",
+                           f"BUILD={os.path.relpath(BUILD, ROOT)}", "bare"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert (BUILD / "bare/BOOTX64.EFI").read_bytes()[:2] == b"MZ"
