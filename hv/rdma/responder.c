@@ -93,7 +93,7 @@ static void refuse_not_ready(struct rdma_qp *qp)
 	refuse(qp, AETH_RNR | qp->config.rnr_timer);
 }
 
-static bool queue_read(struct rdma_qp *qp, const struct rdma_packet *p)
+static bool queue_read(struct rdma_qp *qp, const struct rdma_packet *p, u32 msn)
 {
 	struct rdma_response *r = response_add(&qp->resp);
 
@@ -103,7 +103,7 @@ static bool queue_read(struct rdma_qp *qp, const struct rdma_packet *p)
 		.kind = RESPONSE_READ,
 		.syndrome = AETH_NO_CREDIT,
 		.psn = p->psn,
-		.msn = qp->resp.msn,
+		.msn = msn,
 		.packets = rdma_packets(qp, p->reth.length),
 		.rkey = p->reth.rkey,
 		.length = p->reth.length,
@@ -155,7 +155,8 @@ static void duplicate(struct rdma_qp *qp, const struct rdma_packet *p)
 	if (same && same->length == p->reth.length && same->va == p->reth.va &&
 	    same->rkey == p->reth.rkey)
 		same->sent = 0;
-	else if (same || reads >= 2u * qp->config.responder_resources || !queue_read(qp, p))
+	else if (same || reads >= 2u * qp->config.responder_resources ||
+		 !queue_read(qp, p, resp->msn))
 		qp->stats.dropped++;
 }
 
@@ -179,12 +180,11 @@ static void read_request(struct rdma_qp *qp, const struct rdma_packet *p)
 		qp->stats.dropped++;
 		return;
 	}
-	resp->msn = psn_add(resp->msn, 1);
-	if (!queue_read(qp, p)) {
-		resp->msn = psn_add(resp->msn, PSN_MASK);
+	if (!queue_read(qp, p, psn_add(resp->msn, 1))) {
 		qp->stats.dropped++;
 		return;
 	}
+	resp->msn = psn_add(resp->msn, 1);
 	resp->expected_psn = psn_add(resp->expected_psn, rdma_packets(qp, length));
 	resp->nak_sent = false;
 }

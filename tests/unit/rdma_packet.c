@@ -258,19 +258,56 @@ static void test_refusals(void **state)
 			fail_msg("%s: %d", rows[i].what, decode_with(rows[i].at, rows[i].value));
 }
 
-/* A pad without payload, and more pad than payload. */
-static void test_pad(void **state)
+/* Lengths that the ICRC cannot notice, as it is right for them. */
+static int decode_sized(u32 udp_payload, u8 flags)
 {
-	struct rdma_packet p = sample(OP_SEND_ONLY, NULL, 0), q;
+	u8 wire[128] = {0};
+	u8 masked[128];
+	u32 total = 28 + udp_payload, len = 14 + total, crc, i;
+	struct rdma_packet p = sample(OP_SEND_ONLY, NULL, 0);
 	struct rdma_frame f;
-	u8 wire[RDMA_FRAME_MAX];
-	u32 len;
 
 	assert_int_equal(rdma_encode(&p, &f), 0);
-	len = rdma_frame_copy(&f, wire);
-	assert_int_equal(rdma_decode(&q, wire, len), 0);
-	wire[43] |= 0x10;
-	assert_int_equal(rdma_decode(&q, wire, len), ERR_INVAL);
+	memcpy(wire, f.head, f.head_len);
+	put_be16(wire + 16, total);
+	put_be16(wire + 38, total - 20);
+	wire[43] = flags;
+	put_be16(wire + 24, 0);
+	for (crc = 0, i = 14; i < 34; i += 2)
+		crc += be16(wire + i);
+	crc = (crc & 0xffff) + (crc >> 16);
+	put_be16(wire + 24, ~(crc + (crc >> 16)));
+	memcpy(masked, wire, sizeof(wire));
+	memset(masked + 6, 0xff, 8);
+	masked[15] = masked[22] = masked[24] = masked[25] = masked[40] = masked[41] = 0xff;
+	masked[46] = 0xff;
+	crc = crc32(0, masked + 6, len - 6 - 4);
+	for (i = 0; i < 4; i++)
+		wire[len - 4 + i] = (u8)(crc >> 8 * i);
+	return rdma_decode(&p, wire, len);
+}
+
+static void test_pad(void **state)
+{
+	struct rdma_packet p;
+	struct rdma_frame f;
+	u32 n, i;
+
+	assert_int_equal(decode_sized(16, 0), 0);
+	assert_int_equal(decode_sized(20, 0), 0);
+	assert_int_equal(decode_sized(20, 0x30), 0);
+	assert_int_equal(decode_sized(16, 0x10), ERR_INVAL);
+	for (n = 17; n < 20; n++)
+		assert_int_equal(decode_sized(n, 0), ERR_INVAL);
+	/* The pad that goes out is zero. */
+	for (n = 1; n < 4; n++) {
+		memset(&f, 0xff, sizeof(f));
+		p = sample(OP_SEND_ONLY, (const u8 *)"abcd", n);
+		assert_int_equal(rdma_encode(&p, &f), 0);
+		assert_int_equal(f.tail_len, 8 - n);
+		for (i = 0; i < 4 - n; i++)
+			assert_int_equal(f.tail[i], 0);
+	}
 }
 
 int main(void)

@@ -172,6 +172,15 @@ static void test_window(void **state)
 	assert_int_equal(p->end[0].qp.req.window, 5);
 	pair_free(p);
 
+	/* Long messages ask for an acknowledgement every 16 packets, so that losses show. */
+	p = pair_default(0);
+	post(p, 0, RDMA_WRITE, 40 * 1024);
+	for (n = 0; n < 40; n++) {
+		transmit(p, 0, &packet);
+		assert_int_equal(packet.ack_request, n == 15 || n == 31 || n == 39);
+	}
+	pair_free(p);
+
 	/* A READ bigger than the window is sent when nothing else is in flight. */
 	p = pair_new(&a, &a);
 	post(p, 0, RDMA_WRITE, 1);
@@ -219,7 +228,7 @@ static void test_posting_limits(void **state)
 	struct rdma_work work = {.op = RDMA_READ};
 	struct rdma_completion c;
 	struct rdma_regions no_regions = {NULL, 0};
-	static struct rdma_qp qp;
+	static struct rdma_qp qp, reader;
 	u32 n;
 
 	none.initiator_depth = 0;
@@ -241,6 +250,26 @@ static void test_posting_limits(void **state)
 	assert_false(rdma_poll_send(&qp, &c));
 	rdma_qp_close(&qp);
 	assert_int_equal(rdma_post(&qp, &work), ERR_IO);
+	/* A packet of a READ is there, but the READ may have to be repeated from its begin. */
+	none.initiator_depth = 1;
+	assert_int_equal(rdma_qp_init(&reader, &none, &no_regions), 0);
+	work.op = RDMA_READ;
+	work.data = inbox;
+	work.length = RDMA_MESSAGE_MAX;
+	assert_int_equal(rdma_post(&reader, &work), 0);
+	assert_true(rdma_qp_transmit(&reader, 0, &(struct rdma_frame){0}));
+	rdma_qp_receive(&reader, 0,
+			&(struct rdma_packet){.opcode = OP_READ_FIRST,
+					      .payload = data,
+					      .payload_len = 256,
+					      .src_ip = none.remote_ip,
+					      .dst_ip = none.local_ip,
+					      .pkey = 0xffff,
+					      .dest_qp = none.local_qpn});
+	assert_int_equal(reader.req.una_psn, 1);
+	assert_int_equal(rdma_post(&reader, &work), ERR_BUSY);
+	work.length -= 256;
+	assert_int_equal(rdma_post(&reader, &work), 0);
 	for (n = 0; n < RDMA_SEND_MAX; n++)
 		assert_true(rdma_poll_send(&qp, &c) && c.status == RDMA_FLUSHED);
 	assert_false(rdma_poll_send(&qp, &c));
@@ -288,6 +317,20 @@ static void test_timeouts(void **state)
 	assert_int_equal(status(p, 0), RDMA_FLUSHED);
 	assert_int_equal(p->end[0].qp.state, RDMA_QP_ERROR);
 	assert_int_equal(p->end[0].qp.stats.timeouts, 4);
+	assert_int_equal(p->end[0].qp.req.window, 32); /* cut once: nothing was answered since */
+	pair_free(p);
+
+	/* What was answered leaves no time-out behind. */
+	p = pair_new(&a, &a);
+	for (n = 0; n < 3; n++) {
+		post(p, 0, RDMA_WRITE, 1);
+		assert_int_equal(transmit(p, 0, &packet), OP_WRITE_ONLY);
+		assert_int_equal(rdma_qp_deadline(&p->end[0].qp) - p->now, unit);
+		inject(p, 0, (struct rdma_packet){.opcode = OP_ACK, .psn = n});
+		p->now += 100 * unit;
+	}
+	assert_int_equal(transmit(p, 0, &packet), -1);
+	assert_int_equal(p->end[0].qp.stats.timeouts, 0);
 	pair_free(p);
 
 	/* An answer in between starts the count again. */
@@ -445,6 +488,25 @@ static void test_implied_nak(void **state)
 	assert_int_equal(packet.psn, 0);
 	assert_int_equal(transmit(p, 0, &packet), OP_WRITE_ONLY);
 	assert_int_equal(transmit(p, 0, &packet), -1);
+	/* After the response has come it may happen again... */
+	packet = (struct rdma_packet){
+		.opcode = OP_READ_LAST, .psn = 1, .payload = data, .payload_len = 476};
+	inject(p, 0, packet);
+	post(p, 0, RDMA_READ, 1);
+	post(p, 0, RDMA_WRITE, 1);
+	assert_int_equal(transmit(p, 0, &packet), OP_READ_REQUEST);
+	assert_int_equal(transmit(p, 0, &packet), OP_WRITE_ONLY);
+	inject(p, 0, (struct rdma_packet){.opcode = OP_ACK, .psn = 4});
+	assert_int_equal(transmit(p, 0, &packet), OP_READ_REQUEST);
+	assert_int_equal(packet.psn, 3);
+	assert_int_equal(transmit(p, 0, &packet), OP_WRITE_ONLY);
+	/* ... and after a time-out. */
+	p->now = rdma_qp_deadline(&p->end[0].qp);
+	assert_int_equal(transmit(p, 0, &packet), OP_READ_REQUEST);
+	assert_int_equal(transmit(p, 0, &packet), OP_WRITE_ONLY);
+	assert_int_equal(transmit(p, 0, &packet), -1);
+	inject(p, 0, (struct rdma_packet){.opcode = OP_ACK, .psn = 4});
+	assert_int_equal(transmit(p, 0, &packet), OP_READ_REQUEST);
 	pair_free(p);
 }
 
@@ -474,6 +536,13 @@ static void test_sequence_nak(void **state)
 	flush(p, 1);
 	for (n = 0; n < 3; n++)
 		assert_int_equal(status(p, 0), RDMA_OK);
+	/* The next gap is told of too. */
+	inject(p, 1, (struct rdma_packet){.opcode = OP_WRITE_ONLY, .psn = 5});
+	inject(p, 1, (struct rdma_packet){.opcode = OP_WRITE_ONLY, .psn = 6});
+	assert_int_equal(transmit(p, 1, &packet), OP_ACK);
+	assert_int_equal(packet.aeth.syndrome, NAK_SEQUENCE);
+	assert_int_equal(packet.psn, 4);
+	assert_int_equal(transmit(p, 1, &packet), -1);
 	/* Acknowledgements that are old, or ahead of what was sent, say nothing. */
 	inject(p, 0, (struct rdma_packet){.opcode = OP_ACK, .psn = 1, .aeth.syndrome = 0x61});
 	inject(p, 0, (struct rdma_packet){.opcode = OP_ACK, .psn = 4, .aeth.syndrome = 0x61});
@@ -506,6 +575,9 @@ static void test_duplicates(void **state)
 	assert_int_equal(transmit(p, 1, &packet), OP_ACK);
 	assert_int_equal(packet.psn, 1);
 	assert_int_equal(packet.aeth.msn, 2);
+	write.ack_request = false;
+	rdma_qp_receive(&p->end[1].qp, p->now, &write);
+	assert_int_equal(transmit(p, 1, &packet), -1);
 	/* The READ is, and sees what is there now; twice asked, once answered. */
 	rdma_qp_receive(&p->end[1].qp, p->now, &read);
 	rdma_qp_receive(&p->end[1].qp, p->now, &read);
@@ -522,6 +594,45 @@ static void test_duplicates(void **state)
 	rdma_qp_receive(&p->end[1].qp, p->now, &read);
 	assert_int_equal(transmit(p, 1, &packet), OP_ACK);
 	assert_int_equal(packet.aeth.syndrome, NAK_REMOTE_ACCESS);
+	pair_free(p);
+}
+
+/* A READ that is repeated while it is answered begins anew; another one in its place is nothing. */
+static void test_repeated_read(void **state)
+{
+	struct pair *p = pair_default(0);
+	struct rdma_packet read, packet;
+
+	post(p, 0, RDMA_READ, 1500);
+	transmit(p, 0, &read);
+	rdma_qp_receive(&p->end[1].qp, p->now, &read);
+	assert_int_equal(transmit(p, 1, &packet), OP_READ_FIRST);
+	rdma_qp_receive(&p->end[1].qp, p->now, &read);
+	assert_int_equal(transmit(p, 1, &packet), OP_READ_FIRST);
+	read.reth.va++;
+	rdma_qp_receive(&p->end[1].qp, p->now, &read);
+	assert_int_equal(transmit(p, 1, &packet), OP_READ_LAST);
+	assert_int_equal(transmit(p, 1, &packet), -1);
+	pair_free(p);
+}
+
+/* A refusal that waits to be sent is not replaced by an acknowledgement. */
+static void test_nak_stays(void **state)
+{
+	struct pair *p = pair_default(0);
+	struct rdma_packet write, packet;
+
+	post(p, 0, RDMA_WRITE, 1);
+	post(p, 0, RDMA_SEND, 1);
+	transmit(p, 0, &write);
+	rdma_qp_receive(&p->end[1].qp, p->now, &write);
+	flush(p, 0);
+	rdma_qp_receive(&p->end[1].qp, p->now, &write);
+	assert_int_equal(transmit(p, 1, &packet), OP_ACK);
+	assert_int_equal(packet.aeth.syndrome & AETH_KIND, AETH_RNR);
+	assert_int_equal(transmit(p, 1, &packet), OP_ACK);
+	assert_int_equal(packet.aeth.syndrome, AETH_NO_CREDIT);
+	assert_int_equal(packet.psn, 0);
 	pair_free(p);
 }
 
@@ -819,6 +930,8 @@ int main(void)
 		cmocka_unit_test(test_implied_nak),
 		cmocka_unit_test(test_sequence_nak),
 		cmocka_unit_test(test_duplicates),
+		cmocka_unit_test(test_repeated_read),
+		cmocka_unit_test(test_nak_stays),
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_access_flags),
 		cmocka_unit_test(test_receive_too_short),
