@@ -305,7 +305,7 @@ static bool poll_lock(void)
 		return false;
 	if (!taken)
 		spin_lock(&console.lock);
-	console.missed = 0;
+	__atomic_store_n(&console.missed, 0, __ATOMIC_RELAXED);
 	return true;
 }
 

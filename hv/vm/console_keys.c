@@ -80,7 +80,8 @@ void console_switch(u32 focus, const char *why)
 	if (why)
 		say("%s", why);
 	announce(focus);
-	if (focus >= BOOT_FOCUS_VM)
+	/* Where a VM's end brings a switch, the ring may be full. */
+	if (focus >= BOOT_FOCUS_VM && console_unsent() < OUT_BYTES / 2)
 		console_replay(&console.channel[focus - BOOT_FOCUS_VM]);
 	if (focus == BOOT_FOCUS_MONITOR)
 		give(&console.monitor, 0);

@@ -313,6 +313,7 @@ bool vm_start_again(struct vm *vm)
 	/* One that has never been started has no configuration yet. */
 	if (vm->state != VM_FREE || !vm->config || __atomic_load_n(&closing, __ATOMIC_RELAXED))
 		return false;
+	vm->restarts++;
 	return start_vm(vm->id);
 }
 
