@@ -48,6 +48,30 @@ static void test_move(void **state)
 			}
 }
 
+/* From some size on by larger units. */
+static void test_large(void **state)
+{
+	static u8 got[1100], want[1100], src[1100];
+
+	fill(src, sizeof(src));
+	for (size_t n = 490; n < 1040; n += 1 + n % 3) {
+		memset(got, 0xaa, sizeof(got));
+		memset(want, 0xaa, sizeof(want));
+		assert_ptr_equal(hv_memcpy(got + 3, src + n % 16, n), got + 3);
+		memcpy(want + 3, src + n % 16, n);
+		assert_memory_equal(got, want, sizeof(got));
+		for (size_t by = 1; by < 20; by += 6) {
+			fill(got, sizeof(got));
+			fill(want, sizeof(want));
+			hv_memmove(got, got + by, n);
+			memmove(want, want + by, n);
+			hv_memmove(got + by, got, n);
+			memmove(want + by, want, n);
+			assert_memory_equal(got, want, sizeof(got));
+		}
+	}
+}
+
 static void test_copy_set(void **state)
 {
 	u8 got[64], want[64], src[64];
@@ -128,8 +152,11 @@ static void test_print(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_move),	cmocka_unit_test(test_copy_set),
-		cmocka_unit_test(test_compare), cmocka_unit_test(test_length_and_copy),
+		cmocka_unit_test(test_move),
+		cmocka_unit_test(test_large),
+		cmocka_unit_test(test_copy_set),
+		cmocka_unit_test(test_compare),
+		cmocka_unit_test(test_length_and_copy),
 		cmocka_unit_test(test_print),
 	};
 
