@@ -356,8 +356,14 @@ def test_written(tmp_path, capsys):
     assert b"@R" not in session.log and b"umbra: end 1" in session.log
     root = well_formed(page)
     assert any("Umbra 0.1" in "".join(e.itertext()) for e in root.iter("table"))
-    assert "report = yes" in page
+    assert "report = yes" in page and "had not ended" not in page
     assert "report written to" in capsys.readouterr().err
+
+
+def test_one_still_running(tmp_path):
+    _, page = finished(tmp_path, "\r\n".join(vm_lines("b")) + "\r\n")
+    assert ["Without a report", "a: had not ended"] in [
+        ["".join(c.itertext()) for c in row] for row in well_formed(page).iter("tr")]
 
 
 def test_nothing_arrived(tmp_path, capsys):

@@ -266,6 +266,7 @@ class Wanted:
         if not reports:
             problems.append("no report arrived: a VM's is written when it ends"
                             + (", and time was up before" if session.reason == "timeout" else ""))
+        missing = [vm for vm in self.kernels if vm not in {r.vm for r in reports}]
         tables = {}
         for vm, (kernel, cmdline) in self.kernels.items():
             tables[vm] = symbols.load(kernel, cmdline)
@@ -273,6 +274,8 @@ class Wanted:
         about = [("Emulator", machine.emulator + (f", {machine.cpu}" if machine.cpu else "")),
                  ("Machine", f"{machine.cpus} CPU(s), {machine.memory} MiB")]
         about += found(log)
+        if reports and missing:
+            about.append(("Without a report", ", ".join(missing) + ": had not ended"))
         page = report_page.page(reports, problems, about, config.text(), tables)
         try:
             self.path.write_text(page)
