@@ -14,6 +14,7 @@
 #include "x86/desc.h"
 #include "x86/fbcon.h"
 #include "x86/fpu.h"
+#include "x86/ioapic.h"
 #include "x86/paging.h"
 #include "x86/regs.h"
 #include "x86/smp.h"
@@ -134,6 +135,7 @@ static __noreturn void start_on_stack(void)
 	symbols_init(phys_to_ptr(hpa(boot->image_file.base)), boot->image_file.bytes);
 	fpu_init();
 	apic_choose_mode(need_x2apic());
+	ioapic_mask_all(hpa(boot->rsdp));
 	cpu_init(&cpus[0]);
 	cpus[0].online = 1;
 	report_cpu();

@@ -8,6 +8,7 @@
 #define BIOS_SEGMENT 0xf000u
 #define IRET_STUB    0xff53u /* where BIOSes have it */
 #define FAIL_STUB    0xff60u
+#define RESET_STUB   0xff70u
 #define RESET_VECTOR 0xfff0u
 #define IVT_VECTORS  0x78
 
@@ -28,13 +29,31 @@ static const u8 fail_stub[] = {
 	0xb4, 0x86,		/* mov $0x86, %ah */
 	0xcf,			/* iret */
 };
-/* Resets by the keyboard controller. */
+/*
+ * Where a boot processor goes after INIT, and a jump to F000:FFF0 leads. The shutdown status in
+ * CMOS register 0x0f asks for a warm start by the vector at 40:67 (5: with an EOI before; 0x0a);
+ * without one the machine is reset by its keyboard controller.
+ */
 static const u8 reset_stub[] = {
-	0xb0, 0xfe, /* mov $0xfe, %al */
-	0xe6, 0x64, /* out %al, $0x64 */
-	0xf4,	    /* hlt */
-	0xeb, 0xfd, /* jmp to it */
+	0xb0, 0x0f, 0xe6, 0x70, /* mov $0x0f, %al; out %al, $0x70 */
+	0xe4, 0x71, 0x88, 0xc4, /* in $0x71, %al; mov %al, %ah */
+	0xb0, 0x0f, 0xe6, 0x70, /* the same register: 0 */
+	0xb0, 0x00, 0xe6, 0x71, /* mov $0, %al; out %al, $0x71 */
+	0x80, 0xfc, 0x0a,	/* cmp $0x0a, %ah */
+	0x74, 0x0b,		/* je 2f */
+	0x80, 0xfc, 0x05,	/* cmp $0x05, %ah */
+	0x75, 0x0e,		/* jne 3f */
+	0xb0, 0x20,		/* mov $0x20, %al */
+	0xe6, 0xa0, 0xe6, 0x20, /* out %al, $0xa0; out %al, $0x20 */
+	0x31, 0xc0, 0x8e, 0xd8, /* 2: xor %ax, %ax; mov %ax, %ds */
+	0xff, 0x2e, 0x67, 0x04, /* ljmp *0x467 */
+	0xb0, 0xfe, 0xe6, 0x64, /* 3: mov $0xfe, %al; out %al, $0x64 */
+	0xf4, 0xeb, 0xfd,	/* hlt; jmp to it */
 };
+/* jmp to reset_stub */
+static const u8 reset_jump[] = {0xe9, (RESET_STUB - RESET_VECTOR - 3) & 0xff,
+				(RESET_STUB - RESET_VECTOR - 3) >> 8 & 0xff};
+_Static_assert(RESET_STUB + sizeof(reset_stub) <= RESET_VECTOR, "the stubs do not overlap");
 
 static int put(struct vm *vm, u32 at, const void *data, size_t bytes)
 {
@@ -57,6 +76,7 @@ int bios_install(struct vm *vm)
 	err |= put(vm, BDA_BASE_MEM, &base, sizeof(base));
 	err |= put(vm, (BIOS_SEGMENT << 4) + IRET_STUB, iret_stub, sizeof(iret_stub));
 	err |= put(vm, (BIOS_SEGMENT << 4) + FAIL_STUB, fail_stub, sizeof(fail_stub));
-	err |= put(vm, (BIOS_SEGMENT << 4) + RESET_VECTOR, reset_stub, sizeof(reset_stub));
+	err |= put(vm, (BIOS_SEGMENT << 4) + RESET_STUB, reset_stub, sizeof(reset_stub));
+	err |= put(vm, (BIOS_SEGMENT << 4) + RESET_VECTOR, reset_jump, sizeof(reset_jump));
 	return err;
 }

@@ -15,6 +15,10 @@ void vmcs_setup(struct vcpu *vcpu);
 /* Architectural state after power-up or INIT (SDM 3A table 9-1), and after a SIPI. */
 void vcpu_state_reset(struct vcpu *vcpu, bool init);
 void vcpu_state_sipi(struct vcpu *vcpu, u8 vector);
+/* After a reset: to what bios.c has at the reset vector, by its address below 1 MiB, F000:FFF0. The
+ * machine has no ROM at the top of 4 GiB.
+ */
+void vcpu_state_bios(struct vcpu *vcpu);
 /* 32-bit flat protected mode, as the boot protocols start a kernel. */
 void vcpu_state_flat32(struct vcpu *vcpu, u32 eip, u32 eax, u32 ebx);
 /* 64-bit mode on page tables and a GDT that lie in guest memory, as Linux's 64-bit entry wants it.

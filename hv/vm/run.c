@@ -49,6 +49,8 @@ static __noinline int serve_requests(struct vcpu *vcpu, u32 requests)
 	if (requests & REQ_INIT) {
 		vcpu_state_reset(vcpu, true);
 		platform_vcpu_init(vcpu);
+		if (vcpu->bsp)
+			vcpu_state_bios(vcpu);
 		vcpu->state = vcpu->bsp ? VCPU_RUNNABLE : VCPU_WAIT_SIPI;
 	}
 	/* A SIPI counts only while it is waited for (SDM 3A 9.4.4). */

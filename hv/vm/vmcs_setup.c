@@ -233,6 +233,11 @@ void vcpu_state_sipi(struct vcpu *vcpu, u8 vector)
 	vmcs_write(VMCS_GUEST_RIP, 0);
 }
 
+void vcpu_state_bios(struct vcpu *vcpu)
+{
+	set_segment(SEG_CS, 0xf000, 0xf0000, 0xffff, AR_CODE16);
+}
+
 void vcpu_state_flat32(struct vcpu *vcpu, u32 eip, u32 eax, u32 ebx)
 {
 	for (unsigned int s = SEG_ES; s <= SEG_GS; s++)

@@ -111,6 +111,16 @@ static inline void outl(u16 port, u32 v)
 	asm volatile("outl %0, %1" : : "a"(v), "Nd"(port));
 }
 
+static inline u32 mmio_read32(const void *at)
+{
+	return *(const volatile u32 *)at;
+}
+
+static inline void mmio_write32(void *at, u32 value)
+{
+	*(volatile u32 *)at = value;
+}
+
 static inline u64 xgetbv(u32 index)
 {
 	u32 lo, hi;
