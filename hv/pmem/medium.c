@@ -1,0 +1,129 @@
+/* Real ranges and lent RAM; the order of flushing. See medium.h; the model is in model.c. */
+#include "pmem/medium.h"
+
+#include "lib/string.h"
+#include "pmem/model.h"
+#include "pmem/nfit.h"
+
+void medium_init_ram(struct medium *m, hpa_t base, u64 bytes)
+{
+	memset(m, 0, sizeof(*m));
+	m->kind = MEDIUM_RAM;
+	m->base = base;
+	m->bytes = bytes;
+}
+
+/* The host has one hint in all, so that no other NVDIMM's can be in its page. */
+static hpa_t direct_page(const struct nfit *nfit, const struct medium *m)
+{
+	return nfit->hints == 1 && m->hints == 1 ? hpa(m->hint[0] & PAGE_MASK) : hpa(0);
+}
+
+int medium_init_real(struct medium *m, const struct nfit *nfit, const struct nfit_range *range,
+		     bool direct_allowed)
+{
+	u16 dimm[NFIT_MAX_DIMMS];
+	bool all;
+	u32 n = nfit_range_dimms(nfit, range, dimm, &all);
+
+	memset(m, 0, sizeof(*m));
+	if (n > MEDIUM_CONTROLLERS)
+		return ERR_RANGE;
+	for (u32 i = 0; i < n; i++) {
+		const struct nfit_dimm *d = &nfit->dimm[dimm[i]];
+
+		if (d->count > MEDIUM_HINTS - m->hints)
+			return ERR_RANGE;
+		m->first_hint[i] = m->hints;
+		memcpy(&m->hint[m->hints], &nfit->hint[d->first], d->count * sizeof(u64));
+		m->hints += d->count;
+	}
+	m->first_hint[n] = m->hints;
+	m->kind = MEDIUM_REAL;
+	m->caps = nfit->caps;
+	m->base = hpa(range->base);
+	m->bytes = range->bytes;
+	m->controllers = n;
+	if (direct_allowed)
+		m->direct = direct_page(nfit, m);
+	return 0;
+}
+
+void medium_written(struct medium *m, u64 offset, u64 bytes)
+{
+	if (m->kind == MEDIUM_MODEL)
+		model_written(m, offset, bytes);
+}
+
+static void count_flush(struct medium *m, u32 controller)
+{
+	__atomic_add_fetch(&m->flushes[controller], 1, __ATOMIC_RELAXED);
+}
+
+static void store_hints(struct medium *m, u32 controller)
+{
+	for (u32 i = m->first_hint[controller]; i < m->first_hint[controller + 1]; i++)
+		*(volatile u64 *)phys_to_ptr(hpa(m->hint[i])) = 1;
+	count_flush(m, controller);
+}
+
+static void fence(void)
+{
+	asm volatile("sfence" ::: "memory");
+}
+
+void medium_flush(struct medium *m)
+{
+	if (!m->controllers)
+		return;
+	/* 5.2.25.8: earlier stores first have to be accepted by the memory subsystem; and the guest
+	 * may take it as done only when the hints have been stored. */
+	fence();
+	for (u32 c = 0; c < m->controllers; c++) {
+		if (m->kind == MEDIUM_MODEL)
+			medium_flush_one(m, c);
+		else
+			store_hints(m, c);
+	}
+	fence();
+}
+
+void medium_flush_one(struct medium *m, u32 controller)
+{
+	if (m->kind != MEDIUM_MODEL || controller >= m->controllers)
+		return;
+	spin_lock(&m->lock);
+	model_flush(m, controller);
+	spin_unlock(&m->lock);
+	count_flush(m, controller);
+}
+
+void medium_drain(struct medium *m)
+{
+	if (m->kind != MEDIUM_MODEL)
+		return;
+	spin_lock(&m->lock);
+	model_drain(m);
+	spin_unlock(&m->lock);
+}
+
+void medium_cut(struct medium *m)
+{
+	if (m->kind != MEDIUM_MODEL)
+		return;
+	spin_lock(&m->lock);
+	model_cut(m);
+	spin_unlock(&m->lock);
+}
+
+u64 medium_pending(struct medium *m)
+{
+	u64 lines;
+
+	if (m->kind != MEDIUM_MODEL)
+		return 0;
+	spin_lock(&m->lock);
+	lines = model_pending(m);
+	spin_unlock(&m->lock);
+	return lines;
+}

@@ -1,0 +1,95 @@
+/*
+ * What lies behind a persistent region: memory that processors store to directly, and controllers
+ * that have to be told, by a store to one of their flush hints (ACPI 6.5, 5.2.25.8), to move what
+ * they hold in queues to where it persists. Three kinds; the code above cannot tell them apart:
+ *
+ * - real: a range of the host's NFIT with the flush hints of the NVDIMMs it lies on;
+ * - RAM that is lent: nothing persists, and there are no hints;
+ * - a model of hardware, for machines that have none. Its processor side is RAM, its medium another
+ *   piece of RAM. A line of 64 bytes that differs between them is what a write-pending queue of a
+ *   real controller would hold (or a cache: that CLWB was forgotten the model does not notice).
+ *   Lines belong to controllers by address, MODEL_INTERLEAVE bytes in turn; a controller that is
+ *   told to flush copies exactly its lines. Any line may reach the medium earlier: by
+ *   medium_drain(), and some of them in medium_cut(), both by a generator with a seed.
+ *
+ * Only what has been written needs to be compared: whoever maps the memory says what that may be
+ * (medium_written()), after no CPU can write there unnoticed any more.
+ *
+ * Plain data but for the pointers to the memory itself. Functions take the lock themselves.
+ */
+#pragma once
+
+#include "lib/spinlock.h"
+#include "lib/types.h"
+
+#define MEDIUM_CONTROLLERS 16
+#define MEDIUM_HINTS	   64 /* of all controllers of a region */
+#define MEDIUM_LINE	   64
+#define MODEL_INTERLEAVE   256
+
+enum medium_kind {
+	MEDIUM_NONE,
+	MEDIUM_REAL,
+	MEDIUM_RAM,
+	MEDIUM_MODEL
+};
+
+struct medium {
+	u32 kind; /* enum medium_kind */
+	u32 caps; /* NFIT_CAP_* of the platform */
+	hpa_t base;
+	u64 bytes;	 /* whole pages */
+	u32 controllers; /* that have flush hints: 0 = nothing needs to be flushed */
+	u32 hints;
+	u64 flushes[MEDIUM_CONTROLLERS]; /* atomic */
+	struct spinlock lock;		 /* the model */
+	/* real */
+	u32 first_hint[MEDIUM_CONTROLLERS + 1]; /* of controller i: up to that of i + 1 */
+	u64 hint[MEDIUM_HINTS];			/* host-physical */
+	hpa_t direct; /* the page of the only hint there is, if nothing else is in it; or 0 */
+	/* model */
+	u8 *stored;   /* the medium */
+	u64 *written; /* bit set of pages that may differ */
+	u64 random;
+	u64 lines_flushed, lines_drained, lines_lost, cuts;
+};
+
+/* Lent RAM. */
+void medium_init_ram(struct medium *m, hpa_t base, u64 bytes);
+
+/*
+ * The model: `stored` has `bytes` bytes and is what the memory at `base` becomes; `written` has a
+ * bit for each page, all clear. 1 to MEDIUM_CONTROLLERS controllers.
+ */
+void medium_init_model(struct medium *m, hpa_t base, u64 bytes, u32 controllers, u64 seed,
+		       u8 *stored, u64 *written);
+
+/*
+ * Range `range` of the host's NFIT; the hints' pages have been mapped uncached (phys_to_ptr()).
+ * ERR_RANGE if there are more controllers or hints than we have room for. `direct_allowed`: the
+ * user vouches that the page of a single hint holds no other register, which no table says.
+ */
+struct nfit;
+struct nfit_range;
+int medium_init_real(struct medium *m, const struct nfit *nfit, const struct nfit_range *range,
+		     bool direct_allowed);
+
+/* Somebody may have written to [offset, offset + bytes), whole or partial pages. */
+void medium_written(struct medium *m, u64 offset, u64 bytes);
+
+/*
+ * Makes everything durable that was globally visible before the call: stores to every hint of every
+ * controller, with SFENCE before and after.
+ */
+void medium_flush(struct medium *m);
+
+/* The model only; others ignore it. One controller's queue; lines at random; loss of power. */
+void medium_flush_one(struct medium *m, u32 controller);
+void medium_drain(struct medium *m);
+/*
+ * No CPU writes to the memory. Of the lines that are pending, some reach the medium; then memory is
+ * what the medium holds.
+ */
+void medium_cut(struct medium *m);
+/* Lines that are not on the medium yet, of those that may have been written. */
+u64 medium_pending(struct medium *m);

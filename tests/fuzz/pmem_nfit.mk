@@ -1,0 +1,1 @@
+FUZZ_pmem_nfit := hv/pmem/nfit.c

@@ -1,0 +1,1 @@
+UNIT_pmem_nfit := hv/pmem/nfit.c
