@@ -170,8 +170,7 @@ int rdma_decode_ipv4(struct rdma_packet *p, const u8 *datagram, size_t len)
 	if (!flags || size < header + pad + ROCE_ICRC_SIZE)
 		return ERR_INVAL;
 	p->payload_len = size - header - pad - ROCE_ICRC_SIZE;
-	/* A multiple of four that begins with nothing needs no pad. */
-	if ((!p->payload_len && pad) || (p->payload_len && !(flags & OPF_PAYLOAD)))
+	if (p->payload_len && !(flags & OPF_PAYLOAD))
 		return ERR_INVAL;
 
 	end = udp_payload + size - ROCE_ICRC_SIZE;

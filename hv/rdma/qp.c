@@ -27,7 +27,8 @@ u8 *rdma_region_find(const struct rdma_regions *regions, u32 rkey, u64 va, u64 l
 	if ((rkey & 0xff) >= regions->count)
 		return NULL;
 	r = &regions->table[rkey & 0xff];
-	if (!r->access || r->rkey != rkey || (r->access & access) != access || va < r->va ||
+	/* A `va` before the region is far behind it, as the difference wraps. */
+	if (!r->access || r->rkey != rkey || (r->access & access) != access ||
 	    va - r->va > r->length || len > r->length - (va - r->va))
 		return NULL;
 	return r->base + (va - r->va);

@@ -33,6 +33,7 @@ struct behaviour {
 	bool irq;  /* pending */
 	u64 moved; /* with REQ_TIMER: its timer is to be at this time now */
 	bool yields;
+	u32 last_words; /* turns of 1 ms that its end takes */
 	u64 got, turns;
 };
 
@@ -65,6 +66,17 @@ void vmcs_setup(struct vcpu *vcpu)
 
 void vm_vcpu_start_state(struct vcpu *vcpu)
 {
+}
+
+bool vm_vcpu_may_stop(const struct vcpu *vcpu)
+{
+	struct behaviour *b = of(vcpu);
+
+	if (!b->last_words)
+		return true;
+	fake_tsc += MS;
+	b->last_words--;
+	return false;
 }
 
 void vm_vcpu_stopped(struct vcpu *vcpu)
@@ -423,6 +435,24 @@ static void test_paused(void **state)
 	assert_int_equal(stopped, 1);
 }
 
+/* What has to be done at a VM's end is done in its turns: others go on. */
+static void test_last_words(void **state)
+{
+	start(12);
+	add(0, 12, 0, 0);
+	add(1, 12, 0, 0);
+	run_for(20 * MS);
+	behaviour[1].last_words = 50;
+	vcpus[1].requests |= REQ_STOP;
+	behaviour[0].got = 0;
+	run_for(60 * MS);
+	assert_int_equal(stopped, 0);
+	assert_in_range(percent(0, 60 * MS), 45, 55);
+	run_for(60 * MS);
+	assert_int_equal(stopped, 1);
+	assert_int_equal(behaviour[1].last_words, 0);
+}
+
 /* The times that stats.h promises. */
 static void test_times(void **state)
 {
@@ -457,6 +487,7 @@ int main(void)
 		cmocka_unit_test(test_kick),
 		cmocka_unit_test(test_paused),
 		cmocka_unit_test(test_times),
+		cmocka_unit_test(test_last_words),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
