@@ -43,13 +43,19 @@ static inline long sys(long number, u64 a, u64 b, u64 c, u64 d)
 	return result;
 }
 
+/* Text goes out line by line, so that the lines of several programs do not mix. */
 static inline void print(const char *text)
 {
-	size_t len = 0;
+	static char line[256];
+	static size_t len;
 
-	while (text[len])
-		len++;
-	sys(SYS_WRITE, 1, (u64)(uintptr_t)text, len, 0);
+	for (; *text; text++) {
+		line[len++] = *text;
+		if (*text == '\n' || len == sizeof(line)) {
+			sys(SYS_WRITE, 1, (u64)(uintptr_t)line, len, 0);
+			len = 0;
+		}
+	}
 }
 
 static inline void print_u64(u64 value)
