@@ -8,10 +8,10 @@ import stat
 import sys
 import tempfile
 
+from . import linux
 from .base import BUILD, Failure, build, main, run, say
 from .config import Config
 from .disk import image_for
-from .run import DEFAULT_CONFIG
 
 CHUNK = 1 << 20
 
@@ -92,9 +92,9 @@ def image(arguments):
         prog="scripts/image",
         description="Make the bootable GPT image with loader, hypervisor, configuration and all "
                     "files that the configuration names. Identical contents give identical images.")
-    p.add_argument("--config", metavar="F", default=DEFAULT_CONFIG,
-                   help="umbra.conf with paths of this machine, relative to F "
-                        "(default guest/default.conf)")
+    p.add_argument("--config", metavar="F",
+                   help="umbra.conf with paths of this machine, relative to F (default: Debian's "
+                        "kernel with a shell on COM1, and the guest `clock` beside it)")
     p.add_argument("--output", metavar="F", help=f"image file (default {BUILD / 'umbra.img'})")
     p.add_argument("--device", metavar="/dev/sdX",
                    help="write a USB stick, after showing what is on it and asking")
@@ -102,11 +102,13 @@ def image(arguments):
                    help="default: 32 for a device, else what is smallest")
     p.add_argument("--no-build", action="store_true", help="use what is built already")
     options = p.parse_args(arguments)
-    config = Config.load(options.config)
+    config = Config.load(options.config) if options.config else None
     if options.device:
         device_report(options.device)  # refuse early
     if not options.no_build:
         build("all")
+    if config is None:
+        config = linux.configuration(linux.DEFAULT, command_line="console=ttyS0")
     if options.output or not options.device:
         output = pathlib.Path(options.output or BUILD / "umbra.img")
         image_for(config, output, options.fat or (32 if options.device else None))

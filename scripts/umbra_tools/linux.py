@@ -28,6 +28,7 @@ from .debian import PrivateApt, depends
 SUITE = "bookworm"
 CACHE = ROOT / "build" / "linux"
 FLAVOURS = ("amd64", "cloud")
+DEFAULT = "cloud"  # of scripts/run and scripts/image: fewer drivers, so it starts sooner
 PACKAGES = {"amd64": "linux-image-amd64", "cloud": "linux-image-cloud-amd64"}
 # What a guest of Umbra has a use for, of what Debian does not build in; with dependencies.
 MODULES = ("virtio_mmio", "virtio_blk", "virtio_console", "ext4", "crc32c_generic", "button")
@@ -247,10 +248,17 @@ def collect_modules(source, target, wanted):
         (target / f"{name}.ko").write_bytes(data)
 
     def closure(name):
-        found = []
-        for need in needs[name]:
-            found += [n for n in [need, *closure(need)] if n not in found]
-        return found
+        """What a module needs; each comes before what it needs itself."""
+        order = []
+
+        def visit(n):
+            if n not in order:
+                for need in needs[n]:
+                    visit(need)
+                order.append(n)
+
+        visit(name)
+        return order[-2::-1]
 
     target.mkdir(parents=True, exist_ok=True)
     (target / "modules.dep").write_text("".join(
@@ -512,10 +520,10 @@ dmesg | tail -n 5
 
 
 def configuration(flavour, *, vcpus=2, memory=256, append=None, bzimage=False, session=None,
-                  alone=False, files=None, name=None):
+                  alone=False, files=None, name=None, command_line=COMMAND_LINE):
     """A Config (paths of this machine) with Debian's kernel as VM `linux` and, unless `alone`, a
     small VM `clock` beside it. Needs what `build("guests")` makes. session, files: of initramfs();
-    name: of the archive, where several are in use."""
+    name: of the archive, where several are in use; append: more for the command line."""
     guest = kernel(flavour)
     name = name or ("session" if session is not None else "shell")
     archive = initramfs(guest, BUILD / f"linux/{name}-{flavour}.cpio", session=session, files=files)
@@ -523,7 +531,7 @@ def configuration(flavour, *, vcpus=2, memory=256, append=None, bzimage=False, s
     config.set("umbra", "focus", "linux")
     config.set("vm linux", "kernel", guest.vmlinuz if bzimage else guest.vmlinux)
     config.set("vm linux", "modules", archive)
-    config.set("vm linux", "cmdline", f"{COMMAND_LINE} {append or ''}".strip())
+    config.set("vm linux", "cmdline", f"{command_line} {append or ''}".strip())
     config.set("vm linux", "memory", f"{memory}M")
     config.set("vm linux", "vcpus", vcpus)
     if not alone:

@@ -19,7 +19,6 @@ from .disk import image_for
 # Bochs 2.7 and 3.0 deliver a pending virtual interrupt to a guest with IF = 0 when an interrupt for
 # the host arrives: a kernel gets it in the middle of its entry code and is lost.
 BOCHS_HIDE = "vid"
-DEFAULT_LINUX = "cloud"
 DEFAULT_CONFIG = ROOT / "guest" / "default.conf"
 
 
@@ -60,7 +59,7 @@ def parse(arguments):
                    help="boot these test kernels of guest/default.conf")
     debian = p.add_argument_group("Debian's kernel (the default)")
     debian.add_argument("--linux", choices=linux.FLAVOURS,
-                        help=f"which of Debian's kernels; default {DEFAULT_LINUX}")
+                        help=f"which of Debian's kernels; default {linux.DEFAULT}")
     debian.add_argument("--bzimage", action="store_true",
                         help="start the packed kernel by Linux's boot protocol: some minutes slower")
     debian.add_argument("--commands", metavar="S",
@@ -100,7 +99,7 @@ def parse(arguments):
         if getattr(options, name) is not None and other in ("config", "guests"):
             p.error(f"--{name.replace('_', '-')} is for one guest, without --{other}")
     if not other:
-        options.linux = options.linux or DEFAULT_LINUX
+        options.linux = options.linux or linux.DEFAULT
         options.cpus = options.cpus or min(options.vcpus or 2, 4)
         options.vcpus = options.vcpus or options.cpus
         if options.commands is None and (options.serial or not os.isatty(0)):

@@ -202,7 +202,7 @@ done
 rm /mnt/copy3 /mnt/copy7
 cat /mnt/file0 /mnt/file5 /mnt/file9 >/mnt/copy3
 sync
-cd /mnt; md5sum * >/tmp/sums; cd /
+cd /mnt; md5sum file* copy* >/tmp/sums; cd /
 umount /mnt
 echo @@ fsck; /sbin/e2fsck -f -n /dev/vda && echo clean
 echo 3 >/proc/sys/vm/drop_caches
