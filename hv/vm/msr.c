@@ -209,7 +209,9 @@ void exit_wrmsr(struct vcpu *vcpu)
 
 void msr_reset(struct vcpu *vcpu)
 {
-	vcpu->msr_misc_enable = MISC_ENABLE_FAST_STRINGS | MISC_ENABLE_FIXED;
+	/* Kernels choose their loops for copying by it: the guest's strings are the machine's. */
+	vcpu->msr_misc_enable =
+		(rdmsr(MSR_MISC_ENABLE) & MISC_ENABLE_FAST_STRINGS) | MISC_ENABLE_FIXED;
 	vcpu->msr_mtrr_def_type = MTRR_ENABLE | MTRR_TYPE_WB;
 	vcpu->msr_tsc_adjust = 0;
 	vcpu->msr_umwait = 0;
