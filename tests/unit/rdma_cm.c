@@ -536,6 +536,75 @@ static void test_stale(void **state)
 	free(t);
 }
 
+/* A DREQ with something changed; the state that the connection is in then. */
+static enum cm_state state_after_dreq(int change)
+{
+	struct two *t = two_new();
+	struct rdma_packet p;
+	struct cm_message m;
+	struct rdma_frame f;
+	u8 wire[RDMA_FRAME_MAX], mad[CM_MAD_SIZE];
+	enum cm_state after;
+
+	connect_all(t);
+	cm_disconnect(t->active);
+	assert_true(cm_transmit(&t->agent[0], t->now, &f));
+	assert_int_equal(rdma_decode(&p, wire, rdma_frame_copy(&f, wire)), 0);
+	assert_int_equal(cm_decode(&m, p.payload, p.payload_len), 0);
+	m.qpn += change == 1;
+	m.local_id += change == 2;
+	m.remote_id += change == 3;
+	cm_encode(&m, mad);
+	p.payload = mad;
+	p.src_ip += change == 4;
+	p.dst_ip += change == 5;
+	p.deth.qkey += change == 6;
+	p.dest_qp += change == 7;
+	cm_receive(&t->agent[1], t->now, &p);
+	after = t->passive->state;
+	free(t);
+	return after;
+}
+
+static void test_strangers(void **state)
+{
+	int change;
+
+	assert_int_equal(state_after_dreq(0), CM_CLOSED);
+	for (change = 1; change <= 7; change++)
+		assert_int_equal(state_after_dreq(change), CM_ESTABLISHED);
+}
+
+/* A REQ that comes again is answered at once, and no more READs granted than are wanted. */
+static void test_repeated_req(void **state)
+{
+	struct two *t = two_new();
+	struct cm_offer offer = passive_offer;
+	struct rdma_frame req, f;
+	struct cm_message m;
+
+	offer.responder_resources = 16;
+	t->active = connect_to(t, &active_offer, PORT);
+	assert_true(cm_transmit(&t->agent[0], t->now, &req));
+	receive(t, 1, &req);
+	t->passive = in_state(&t->agent[1], CM_REQ_RECEIVED);
+	assert_int_equal(cm_accept(t->passive, &offer), 0);
+	assert_true(cm_transmit(&t->agent[1], t->now, &f)); /* lost */
+	assert_false(cm_transmit(&t->agent[1], t->now, &f));
+	receive(t, 1, &req);
+	assert_true(cm_transmit(&t->agent[1], t->now, &f));
+	assert_int_equal(cm_decode(&m, f.payload, f.payload_len), 0);
+	assert_true(m.attribute == CM_REP && m.responder_resources == 8 && m.initiator_depth == 3);
+	receive(t, 0, &f);
+	assert_int_equal(t->active->state, CM_REP_RECEIVED);
+	/* A refusal says what it refuses. */
+	cm_reject(t->active, CM_REJ_CONSUMER);
+	assert_true(cm_transmit(&t->agent[0], t->now, &f));
+	assert_int_equal(cm_decode(&m, f.payload, f.payload_len), 0);
+	assert_true(m.attribute == CM_REJ && m.which == 1 && m.reason == CM_REJ_CONSUMER);
+	free(t);
+}
+
 static void test_full(void **state)
 {
 	struct two *t = two_new();
@@ -598,6 +667,8 @@ int main(void)
 		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_reject),
 		cmocka_unit_test(test_stale),
+		cmocka_unit_test(test_strangers),
+		cmocka_unit_test(test_repeated_req),
 		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_offers),
 	};
