@@ -83,9 +83,13 @@ static void round_pic(void)
 	access_port(ports[rng_below(&rng, ARRAY_SIZE(ports))], value());
 }
 
+/* Byte 3 of a wide access to 0x61 is a command of the keyboard controller: not its reset. */
 static void round_pit(void)
 {
-	access_port(rng_below(&rng, 8) ? (u16)(0x40 + rng_below(&rng, 4)) : 0x61, value());
+	if (rng_below(&rng, 8))
+		access_port((u16)(0x40 + rng_below(&rng, 4)), value());
+	else
+		access_port(0x61, value() & 0xffffff);
 }
 
 static void round_rtc(void)
