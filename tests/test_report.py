@@ -19,7 +19,8 @@ from umbra_tools.config import Config
 NONE = symbols.Symbols()
 
 
-def line(text):
+def line(text, vm=0):
+    text = f"{vm} {text}"
     return f"@R {text} *{zlib.crc32(text.encode()) & 0xffff:04x}"
 
 
@@ -45,7 +46,7 @@ def vm_lines(vm="a", vcpus=2, run=0, hz=50_000_000):
                 f"hot n={n} by=page at=fec00 reason=48 weight=20 error=0 other=30000",
                 f"last n={n} tsc=8000000 reason=48 rip=2000 q=182 detail=fec00010 cost=1500",
                 f"last n={n} tsc=8001000 reason=52 rip=3000 q=0 detail=0 cost=0"]
-    return [line(text) for text in out + [f"end vm={vm} lines={len(out) + 1}"]]
+    return [line(text, ord(vm)) for text in out + [f"end vm={vm} lines={len(out) + 1}"]]
 
 
 def make_page(lines, names=None, configuration="[umbra]\n", about=()):
@@ -101,7 +102,7 @@ def test_parse():
     reports, problems = report.parse(vm_lines())
     assert problems == []
     (found,) = reports
-    assert (found.vm, found.status, found.complete, found.memory) == ("a", 1, True, 64 << 20)
+    assert (found.vm, found.status, found.expected, found.memory) == ("a", 1, 37, 64 << 20)
     assert found.reasons[52] == ("VMX-preemption timer expired", "")
     assert found.reasons[10] == ("CPUID", "leaf")
     vcpu = found.vcpus[1]
@@ -114,12 +115,22 @@ def test_parse():
 
 def test_long_lists_go_on_in_another_line():
     lines = vm_lines(vcpus=1)
-    lines[10] = line("sample n=0 i=2 root=10000 10:40")
-    lines.insert(11, line("sample n=0 i=2 root=10000 48:20"))
-    lines[-1] = line(f"end vm=a lines={len(lines)}")
+    lines[10] = line("sample n=0 i=2 root=10000 10:40", 97)
+    lines.insert(11, line("sample n=0 i=2 root=10000 48:20", 97))
+    lines[-1] = line(f"end vm=a lines={len(lines)}", 97)
     reports, problems = report.parse(lines)
     assert problems == []
     assert reports[0].vcpus[0].samples[2] == {10: 40, 48: 20}
+
+
+def test_reports_alternate():
+    """VMs that end together write a line each in turn."""
+    one, two = vm_lines(), vm_lines("b", 1)
+    mixed = [text for pair in zip(one, two) for text in pair] + one[len(two):]
+    reports, problems = report.parse(mixed)
+    assert problems == []
+    assert [(r.vm, len(r.vcpus), sum(v.counters["exits"] for v in r.vcpus.values()))
+            for r in reports] == [("a", 2, 261), ("b", 1, 130)]
 
 
 def test_later_report_replaces_earlier():
@@ -141,7 +152,7 @@ def test_truncated():
     for length in range(1, len(lines)):
         assert "VM a is incomplete: its end is missing" in said(lines[:length])
     assert said([]) == ""
-    assert "1 damaged line, its end is missing" in said(lines[:8] + [lines[8][:20]])
+    assert "its end is missing; 1 damaged line(s)" in said(lines[:8] + [lines[8][:20]])
 
 
 def test_lost_lines():
@@ -153,14 +164,17 @@ def test_lost_lines():
     assert "36 line(s) belong to no report" in said(both)
     # The end of the first one is lost, and the second one is whole.
     reports, problems = report.parse(lines[:-1] + vm_lines("b"))
-    assert [r.complete for r in reports] == [False, True]
+    assert [r.expected for r in reports] == [None, 37]
     assert problems == ["the report of VM a is incomplete: its end is missing"]
+    reports, problems = report.parse(lines[:-1] + vm_lines("a", run=1))
+    assert [r.expected for r in reports] == [None, 37] and len(problems) == 1
 
 
 def test_changed_bytes():
     lines = vm_lines()
     damaged = lines[:5] + [lines[5].replace("100", "900")] + lines[6:]
-    assert said(damaged) == "the report of VM a is incomplete: 1 damaged line"
+    assert said(damaged) == ("the report of VM a is incomplete: 1 of 37 lines are missing; "
+                             "1 damaged line(s)")
     reports, _ = report.parse(damaged)
     assert reports[0].vcpus[0].exits == {52: 10, 48: 20}  # and nothing wrong is believed
 
@@ -179,7 +193,7 @@ def test_changed_bytes():
     ("", "unknown kind"),
 ])
 def test_intact_lines_without_sense(text, why):
-    problems = said(vm_lines()[:-1] + [line(text)])
+    problems = said(vm_lines()[:-1] + [line(text, 97)])
     assert "does not make sense" in problems and why in problems
 
 
@@ -207,14 +221,14 @@ def test_noise():
 def test_sensible_noise():
     """Lines whose check is right and whose values are anything."""
     rng = random.Random(4)
-    base = [text[3:-6] for text in vm_lines()]
+    base = [text[6:-6] for text in vm_lines()]
     for _ in range(300):
         lines = list(base)
         for _ in range(5):
             at = rng.randrange(len(lines))
             lines[at] = re.sub(r"\d+", lambda m: rng.choice([m[0], "0", "1", "64", str(1 << 64),
                                                              str(rng.getrandbits(60))]), lines[at])
-        said([line(text) for text in lines])
+        said([line(text, 97) for text in lines])
 
 
 # --- the page ---------------------------------------------------------------------------------------

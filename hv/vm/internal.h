@@ -146,6 +146,11 @@ extern const struct boot_info *vm_boot;
 /* The state in which the vCPU starts: what the image's boot protocol says, or wait-for-SIPI. */
 void vm_vcpu_start_state(struct vcpu *vcpu);
 
+/*
+ * A vCPU whose VM ends has its turn: true if it is to stop now; false: something of the VM's end
+ * has been done, and it is to be asked again in its next turn.
+ */
+bool vm_vcpu_may_stop(const struct vcpu *vcpu);
 /* One vCPU has stopped for good; the last one of the VM cleans up (and may end the machine). */
 void vm_vcpu_stopped(struct vcpu *vcpu);
 

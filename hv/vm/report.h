@@ -4,13 +4,24 @@
  */
 #pragma once
 
+#include "lib/types.h"
+
 struct vm;
 
 #define REPORT_VERSION 1
 
+/* How far a report has got; zeroed: nothing has been written. */
+struct report_cursor {
+	u32 section, vcpu, item;
+	u32 lines; /* written so far */
+	u64 done;  /* of `hot` lines: entries that have been written */
+};
+
 /*
- * Writes the report of a VM with `report = yes`; else nothing. `why`: a word without blanks: "end",
- * "restart", "request". From any CPU, while the VM's vCPUs run or after they have
- * stopped; the caller makes sure that the VM does not go away meanwhile.
+ * Writes the next piece of the report of a VM with `report = yes`, a line or, for long lists, a
+ * few: a serial line takes some milliseconds for each. True: there is more. False: all has been
+ * written, or there is nothing to write. `why`: a word without blanks: "end", "restart", "request".
+ * From any CPU, while the VM's vCPUs run or after they have stopped; the caller makes sure that the
+ * VM does not go away meanwhile. Pieces of several VMs' reports may alternate.
  */
-void report_write(const struct vm *vm, const char *why);
+bool report_step(const struct vm *vm, struct report_cursor *c, const char *why);

@@ -313,7 +313,11 @@ static void run(struct pcpu *p, struct vcpu *vcpu)
 	int result;
 
 	if (__atomic_load_n(&vcpu->requests, __ATOMIC_ACQUIRE) & REQ_STOP) {
-		retire(p, vcpu);
+		now = rdtsc();
+		if (vm_vcpu_may_stop(vcpu))
+			retire(p, vcpu);
+		else
+			vcpu->used += rdtsc() - now; /* others have their turns meanwhile */
 		return;
 	}
 	switch_to(p, vcpu);

@@ -332,14 +332,19 @@ static void report_end(struct vm *vm)
 	log_info("vm %s: %llu exits, %llu injections, %llu EPT violations", vm->config->name,
 		 (unsigned long long)exits, (unsigned long long)injections,
 		 (unsigned long long)faults);
-	report_write(vm, "end");
 	log_info("umbra: vm %s ended: %u %s", vm->config->name, vm->exit_status, vm->reason);
 }
 
-static void report_restart(const struct vm *vm)
+/* The boot processor stops last, and has the report to write, a line in each of its turns. */
+bool vm_vcpu_may_stop(const struct vcpu *vcpu)
 {
-	log_info("vm %s: restarts: %s", vm->config->name, vm->reason);
-	report_write(vm, "restart");
+	struct vm *vm = vcpu->vm;
+
+	if (!vcpu->profile || !vcpu->bsp || (vm->restart && vm->restarts >= RESTARTS_LOGGED))
+		return true;
+	if (__atomic_load_n(&vm->live, __ATOMIC_ACQUIRE) > 1)
+		return false;
+	return !report_step(vm, &vm->report, vm->restart ? "restart" : "end");
 }
 
 /* A test kernel's "all is well" is 0 to port 0xf4, which makes 1; power-off makes 0. */
@@ -371,7 +376,7 @@ void vm_vcpu_stopped(struct vcpu *vcpu)
 	running--;
 	if (vm->restart && !__atomic_load_n(&closing, __ATOMIC_RELAXED)) {
 		if (vm->restarts < RESTARTS_LOGGED)
-			report_restart(vm);
+			log_info("vm %s: restarts: %s", vm->config->name, vm->reason);
 		vm->restarts++;
 		__atomic_store_n(&vm->state, VM_FREE, __ATOMIC_RELEASE);
 		start = rdtsc();

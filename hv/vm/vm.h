@@ -5,6 +5,7 @@
 
 #include <umbra/boot_info.h>
 
+#include "vm/report.h"
 #include "vm/space.h"
 #include "vm/vcpu.h"
 
@@ -41,6 +42,7 @@ struct vm {
 	bool restart;	 /* come up again instead of ending */
 	u32 restarts;
 	struct vm_pause pause;
+	struct report_cursor report;
 	char reason[128];
 	u32 logged_refusals; /* rate limit of the log */
 	hpa_t io_bitmap;     /* A and B (SDM 25.6.4) */

@@ -14,7 +14,7 @@ from .base import Failure, say
 VERSION = 1
 PREFIX = "@R "
 PROBLEMS = 20  # lines that make no sense are quoted up to this number
-LINE = re.compile(r"@R (.*) \*([0-9a-f]{4})")
+LINE = re.compile(r"@R (.*) \*([0-9a-f]{4})", re.ASCII)
 
 
 class Damaged(ValueError):
@@ -76,9 +76,8 @@ class Report:
     now: int = 0
     vcpus: dict = dataclasses.field(default_factory=dict)  # {index: Vcpu}
     reasons: dict = dataclasses.field(default_factory=dict)  # {id: (name, what `detail` is)}
-    lines: int = 0
-    damaged: int = 0
-    complete: bool = False
+    lines: int = 0  # that have arrived whole
+    expected: int = None  # that were sent, by the last of them
 
     def vcpu(self, fields):
         index = number(fields, "n")
@@ -86,16 +85,15 @@ class Report:
             raise Damaged(f"vCPU {index}")
         return self.vcpus.setdefault(index, Vcpu(index))
 
-    def problem(self, expected=None):
+    def problem(self):
         """What is wrong with what arrived, or None."""
-        wrong = []
-        if self.damaged:
-            wrong.append(f"{self.damaged} damaged line{'s' if self.damaged > 1 else ''}")
-        if not self.complete:
-            wrong.append("its end is missing")
-        elif expected is not None and expected > self.lines + self.damaged:
-            wrong.append(f"{expected - self.lines - self.damaged} of {expected} lines are missing")
-        return f"the report of VM {self.vm} is incomplete: {', '.join(wrong)}" if wrong else None
+        if self.expected is None:
+            wrong = "its end is missing"
+        elif self.expected > self.lines:
+            wrong = f"{self.expected - self.lines} of {self.expected} lines are missing"
+        else:
+            return None
+        return f"the report of VM {self.vm} is incomplete: {wrong}"
 
 
 def number(fields, key, base=10):
@@ -125,54 +123,49 @@ def pairs(words):
 class Parser:
     def __init__(self):
         self.reports, self.problems = [], []
-        self.current = None
-        self.stray = 0  # damaged lines outside of any report
+        self.open = {}  # {VM's number: Report}: those of several VMs alternate
+        self.stray = 0  # lines of no report
+        self.damaged = 0  # lines of nobody knows which
 
     def take(self, line):
         """One line that begins with PREFIX."""
         m = LINE.fullmatch(line)
         if not m or zlib.crc32(m[1].encode(errors="replace")) & 0xffff != int(m[2], 16):
-            self.damaged()
+            self.damaged += 1
             return
         words = m[1].split()
-        kind = words.pop(0) if words else ""
-        fields = dict(w.split("=", 1) for w in words if "=" in w)
-        rest = [w for w in words if "=" not in w]
+        vm, kind = [*words[:2], "", ""][:2]
+        fields = dict(w.split("=", 1) for w in words[2:] if "=" in w)
+        rest = [w for w in words[2:] if "=" not in w]
         try:
             if kind == "begin":
-                self.begin(fields)
-            elif self.current is None:
-                self.damaged()
+                self.begin(vm, fields)
+            elif vm not in self.open:
+                self.stray += 1
             else:
-                self.current.lines += 1
+                self.open[vm].lines += 1
                 if kind == "reason":
                     fields["name"] = m[1].partition(" name=")[2]
-                self.item(kind, fields, rest)
+                self.item(vm, kind, fields, rest)
         except Damaged as why:
             if len(self.problems) < PROBLEMS:
                 self.problems.append(f"a report's line does not make sense ({why}): {line[:80]}")
 
-    def damaged(self):
-        if self.current is None:
-            self.stray += 1
-        else:
-            self.current.damaged += 1
-
-    def begin(self, fields):
-        self.finish()
+    def begin(self, vm, fields):
+        self.close(vm)
         version = number(fields, "version")
         if version != VERSION:
             raise Damaged(f"version {version}, expected {VERSION}")
-        self.current = Report(fields.get("vm", "?"), number(fields, "run"), fields.get("why", ""),
-                              number(fields, "status"), number(fields, "memory"),
-                              max(1, number(fields, "tsc_hz")), number(fields, "now"), lines=1)
-        self.reports.append(self.current)
+        self.open[vm] = Report(fields.get("vm", "?"), number(fields, "run"), fields.get("why", ""),
+                               number(fields, "status"), number(fields, "memory"),
+                               max(1, number(fields, "tsc_hz")), number(fields, "now"), lines=1)
+        self.reports.append(self.open[vm])
 
-    def item(self, kind, fields, rest):
-        report = self.current
+    def item(self, vm, kind, fields, rest):
+        report = self.open[vm]
         if kind == "end":
-            report.complete = True
-            self.finish(number(fields, "lines"))
+            report.expected = number(fields, "lines")
+            self.close(vm)
         elif kind == "reason":
             report.reasons[number(fields, "id")] = (fields["name"], fields.get("detail", ""))
         elif kind == "vcpu":
@@ -204,11 +197,18 @@ class Parser:
         else:
             raise Damaged(f"unknown kind {kind}")
 
-    def finish(self, expected=None):
-        """The current report is over, be it that another one begins."""
-        if self.current and (problem := self.current.problem(expected)):
+    def close(self, vm):
+        """The report of this VM is over, be it that another one begins."""
+        if (report := self.open.pop(vm, None)) and (problem := report.problem()):
             self.problems.append(problem)
-        self.current = None
+
+    def finish(self):
+        for vm in list(self.open):
+            self.close(vm)
+        if self.damaged:
+            self.problems.append(f"{self.damaged} damaged line(s)")
+        if self.stray:
+            self.problems.append(f"{self.stray} line(s) belong to no report: its beginning is lost")
 
 
 def parse(lines):
@@ -217,8 +217,6 @@ def parse(lines):
     for line in lines:
         parser.take(line)
     parser.finish()
-    if parser.stray:
-        parser.problems.append(f"{parser.stray} line(s) belong to no report: its beginning is lost")
     # A later one of the same run of a VM (the monitor asks for them) replaces an earlier one.
     return list({(r.vm, r.run): r for r in parser.reports}.values()), parser.problems
 

@@ -72,20 +72,13 @@ void stats_vcpu(const struct vcpu *vcpu, struct stats *out)
 		out->total += out->exits[r];
 }
 
-void stats_vm(const struct vm *v, struct stats *out)
-{
-	memset(out, 0, sizeof(*out));
-	for (u32 i = 0; i < 2; i++)
-		for (u32 r = 0; r < EXIT_COUNT; r++)
-			out->exits[r] += vcpus[i].exits[r];
-}
-
 static int start(void **state)
 {
 	memset(&vm, 0, sizeof(vm));
 	memset(vcpus, 0, sizeof(vcpus));
 	memset(profiles, 0, sizeof(profiles));
 	vm.config = &config;
+	vm.id = 9;
 	vm.vcpu_count = 2;
 	for (u32 i = 0; i < 2; i++) {
 		vm.vcpu[i] = &vcpus[i];
@@ -103,6 +96,21 @@ static int stop(void **state)
 	while (line_count)
 		free(lines[--line_count]);
 	return 0;
+}
+
+static void write_all(const char *why)
+{
+	struct report_cursor c = {0};
+	u32 before;
+
+	do {
+		before = line_count;
+	} while (report_step(&vm, &c, why));
+	/* A piece is a line, or a few for a list. */
+	assert_true(line_count - before <= 1);
+	assert_int_equal(c.lines, line_count);
+	assert_false(report_step(&vm, &c, why));
+	assert_int_equal(c.lines, line_count);
 }
 
 /* The text of line i, after a look at what must hold for each. */
@@ -136,7 +144,7 @@ static u64 sum_of(const char *kind, u32 n)
 	char head[40];
 	u64 sum = 0;
 
-	snprintf(head, sizeof(head), "%s n=%u ", kind, n);
+	snprintf(head, sizeof(head), "9 %s n=%u ", kind, n);
 	for (u32 i = 0; i < line_count; i++) {
 		char *text = text_of(i);
 
@@ -151,10 +159,10 @@ static u64 sum_of(const char *kind, u32 n)
 static void test_none(void **state)
 {
 	vcpus[0].profile = NULL;
-	report_write(&vm, "end");
+	write_all("end");
 	assert_int_equal(line_count, 0);
 	vm.vcpu[0] = NULL;
-	report_write(&vm, "end");
+	write_all("end");
 	assert_int_equal(line_count, 0);
 }
 
@@ -162,11 +170,11 @@ static void test_empty(void **state)
 {
 	char text[80];
 
-	report_write(&vm, "end");
+	write_all("end");
 	assert_non_null(
-		strstr(text_of(0), "begin version=1 vm=one.-_9 run=0 why=end status=0 vcpus=2 "));
+		strstr(text_of(0), "9 begin version=1 vm=one.-_9 run=0 why=end status=0 vcpus=2 "));
 	assert_int_equal(line_count, 8);
-	snprintf(text, sizeof(text), "end vm=one.-_9 lines=%u", line_count);
+	snprintf(text, sizeof(text), "9 end vm=one.-_9 lines=%u", line_count);
 	assert_string_equal(text_of(line_count - 1), text);
 }
 
@@ -194,7 +202,7 @@ static void test_full(void **state)
 			topk_add(&p->pages, ~(u64)k, 74, 1, ~0ull);
 		}
 	}
-	report_write(&vm, "request");
+	write_all("request");
 	for (u32 i = 0; i < 2; i++) {
 		u64 exits = 0, sampled = 0, costs = 0;
 
@@ -209,12 +217,12 @@ static void test_full(void **state)
 		assert_int_equal(sum_of("sample", i), sampled);
 		assert_int_equal(sum_of("cost", i), costs);
 	}
-	assert_int_equal(count_lines("reason "), EXIT_COUNT);
-	assert_int_equal(count_lines("sample n=0 i=3 "), 0);
-	assert_int_equal(count_lines("hot n=0 by=exits "), 16);
-	assert_int_equal(count_lines("hot n=1 by=page "), 16);
-	assert_int_equal(count_lines("last n=0 "), 40);
-	snprintf(text, sizeof(text), "end vm=one.-_9 lines=%u", line_count);
+	assert_int_equal(count_lines("9 reason "), EXIT_COUNT);
+	assert_int_equal(count_lines("9 sample n=0 i=3 "), 0);
+	assert_int_equal(count_lines("9 hot n=0 by=exits "), 16);
+	assert_int_equal(count_lines("9 hot n=1 by=page "), 16);
+	assert_int_equal(count_lines("9 last n=0 "), 40);
+	snprintf(text, sizeof(text), "9 end vm=one.-_9 lines=%u", line_count);
 	assert_string_equal(text_of(line_count - 1), text);
 }
 
@@ -226,7 +234,7 @@ static void test_order(void **state)
 
 	for (u32 k = 0; k < 40; k++)
 		topk_add(&profiles[0].by_exits, k, 1, k * 7 % 40, 0);
-	report_write(&vm, "end");
+	write_all("end");
 	for (u32 i = 0; i < line_count; i++) {
 		const char *at = strstr(text_of(i), "weight=");
 

@@ -138,6 +138,10 @@ void vcpu_state_reset(struct vcpu *v, bool init)
 {
 }
 
+void vcpu_state_bios(struct vcpu *v)
+{
+}
+
 void vcpu_state_sipi(struct vcpu *v, u8 vector)
 {
 }
