@@ -158,13 +158,15 @@ static void access_memory(u64 at, u32 v)
 	}
 }
 
-/* No pin delivers INIT (mode 5), which would start the machine again. */
+/* No pin delivers INIT (mode 5), which would start the machine again, or an exception's vector. */
 static void round_ioapic(void)
 {
 	u32 v = value(), index = (u32)rng_below(&rng, 0x48);
 
 	if ((v >> 8 & 7) == 5)
 		v &= ~BIT(8);
+	if ((v & 0xe0) == 0)
+		v |= 0x20;
 	if (rng_below(&rng, 4)) {
 		ioapic_write(index, v);
 		return;
