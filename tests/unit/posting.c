@@ -135,6 +135,7 @@ void vcpu_apic_mode_changed(struct vcpu *v)
 	}
 NEVER(void ept_catch_up(struct ept_view *v, u32 cpu, u64 generation))
 NEVER(void vcpu_state_reset(struct vcpu *v, bool init))
+NEVER(void vcpu_state_bios(struct vcpu *v))
 NEVER(void vcpu_state_sipi(struct vcpu *v, u8 vector))
 NEVER(void vm_end(struct vm *v, u32 status, const char *fmt, ...))
 NEVER(void vm_restart(struct vm *v, const char *why))
