@@ -196,6 +196,10 @@ static void test_reading(void)
 	tap_is(last_written, SECTOR + 1, "used length of a read");
 	start = rdtsc();
 	for (u32 i = 0; i < 16; i++)
+		vio_notify(&disk, 0);
+	tap_note("an empty notification takes %lu ticks", (rdtsc() - start) / 16);
+	start = rdtsc();
+	for (u32 i = 0; i < 16; i++)
 		transfer(&disk, BLK_IN, i, buffer, SECTOR, 1);
 	tap_note("a sector takes %lu ticks", (rdtsc() - start) / 16);
 	start = rdtsc();
