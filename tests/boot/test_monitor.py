@@ -7,6 +7,8 @@ import re
 import pytest
 
 from harness import boot, have_emulator, select
+from test_linux import HIDE, healthy, parts
+from umbra_tools import linux
 
 CTRL_A = "\x01"
 PROMPT = r"umbra (\w+)> "
@@ -51,16 +53,23 @@ class Terminal:
                 self.done = True
 
 
+MONITORED = {"kernel": "${BUILD}/guest/monitored.elf", "memory": "16M"}
+
+
 def play(script, name, emulator, cpus, vms, **umbra):
+    settings = {vm: {**MONITORED, **keys} for vm, keys in vms.items()}
+    return play_with(select(vms, settings, {"order": "together", **umbra}), script, name, emulator,
+                     cpus)
+
+
+def play_with(config, script, name, emulator, cpus, timeout=100, **options):
     if not have_emulator(emulator):
         pytest.skip("this machine has no Bochs 2.7")
-    settings = {vm: {"kernel": "${BUILD}/guest/monitored.elf", "memory": "16M", **keys}
-                for vm, keys in vms.items()}
     terminal = Terminal(script)
     try:
-        result = boot(config=select(vms, settings, {"order": "together", **umbra}), cpus=cpus,
-                      name=f"monitor-{name}-{emulator}-{cpus}", emulator_name=emulator,
-                      timeout=100, keys=terminal.reader, on_console=terminal.take)
+        result = boot(config=config, cpus=cpus, name=f"monitor-{name}-{emulator}-{cpus}",
+                      emulator_name=emulator, timeout=timeout, keys=terminal.reader,
+                      on_console=terminal.take, **options)
     except AssertionError:
         print(terminal.text[-5000:])
         raise
@@ -312,3 +321,66 @@ def test_several_vcpus(cpus):
     result = play(several_vcpus, "smp", "bochs3", cpus, {"smp": {"vcpus": 3, "cmdline": "smp"}},
                   focus="monitor")
     assert result.reason == "end" and result.status == 137, result.explain()
+
+
+LINUX = r"""
+echo @@ ready; read answer
+echo @@ typed; echo $answer
+echo @@ uptime; cat /proc/uptime
+echo @@ nap; nap 500
+echo @@ dmesg; dmesg -r
+echo @@ end
+"""
+
+
+def linux_pauses(t):
+    yield r"@@ ready"
+    t.type(CTRL_A + "m")
+    yield PROMPT
+    yield from t.command("vm linux")
+    for vcpu in range(2):
+        answer = yield from t.command(f"regs linux {vcpu}")
+        assert "CPL 0" in answer and re.search(r"RIP ffffffff\w{8} ", answer), answer
+    rip = re.search(r"RIP (\w{16})", answer)[1]
+    answer = yield from t.command(f"walk {rip} 1")
+    place = re.search(r"GPA   (\w{16}), in a page of", answer)[1]
+    assert place[-3:] == rip[-3:]
+    assert re.search(rf"(?m)^{place[4:]}  \w\w ", (yield from t.command(f"mem {place} 16")))
+    t.type(CTRL_A + "2")
+    yield r"# nap \d+ at (\d+)\n"
+    t.type(CTRL_A + "m")
+    yield PROMPT
+    yield from t.command("pause")
+    start = int(re.findall(r"# nap \d+ at (\d+)\n", t.text)[-1])
+    t.type(CTRL_A + "2")
+    # Longer than the watchdogs of soft lockups and of RCU wait.
+    while int((yield r"# nap \d+ at (\d+)\n")[1]) < start + 30000:
+        pass
+    t.type(CTRL_A + "m")
+    yield PROMPT
+    yield from t.command("resume")
+    t.type(CTRL_A + "1go on\r")
+    yield r"@@ end"
+    yield r"linux has ended"
+    t.type(CTRL_A + "x")
+
+
+@pytest.mark.parametrize("emulator,cpus", [("bochs3", 2)])
+def test_linux_does_not_notice(emulator, cpus):
+    """Half a minute of pause: no watchdog barks, and the clock has not moved."""
+    config = linux.configuration("cloud", vcpus=2, memory=256, alone=True, session=LINUX,
+                                 name="monitor")
+    for key, value in {**MONITORED, "cmdline": "role=idle", "cpus": "0"}.items():
+        config.set("vm idle", key, value)
+    config.set("umbra", "focus", "linux")
+    config.set("umbra", "order", "together")
+    result = play_with(config, linux_pauses, "linux", emulator, cpus, timeout=400, hide=HIDE)
+    found = parts(result.console.split("\n"))
+    assert found["typed"][-1] == "go on", result.explain()
+    healthy(found["dmesg"])
+    started = float(re.search(r"\[ *([\d.]+) cpu\d\] vm linux: ", result.log)[1])
+    ended = float(re.search(r"\[ *([\d.]+) cpu\d\] umbra: vm linux ended: 0", result.log)[1])
+    # An idle machine's time flies: some of it goes by while keys are typed around the pause.
+    assert 27 < ended - started - float(found["uptime"][0].split()[0]) < 60
+    nap = re.search(r"clock (\d+) ns", found["nap"][0])
+    assert 500 <= int(nap[1]) / 1e6 < 510
