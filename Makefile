@@ -203,6 +203,18 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $$(FUZZ_%) tests/unit/host.c tests/unit/host.h $
 	$(CLANG) $(filter-out -Wno-unused-parameter,$(HOST_CFLAGS)) -Wno-unused-parameter \
 		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c,$^)
 
+# --- hv/rdma in host processes: docs/rdma.md --------------------------------------------------
+RDMA_HOST_SRC := $(wildcard hv/rdma/*.c) hv/lib/crc32.c tools/memnode/wire.c
+RDMA_HOST     := $(CC) -std=gnu17 -O2 -g $(WARN) -Ihv -Itools/memnode -o
+
+memnode: $(BUILD)/memnode $(BUILD)/interop/rping $(BUILD)/interop/memtest
+$(BUILD)/memnode: tools/memnode/main.c $(RDMA_HOST_SRC) $(wildcard hv/rdma/*.h tools/memnode/*.h)
+	@mkdir -p $(@D)
+	$(RDMA_HOST) $@ $(filter %.c,$^)
+$(BUILD)/interop/%: tests/interop/%.c $(RDMA_HOST_SRC) $(wildcard hv/rdma/*.h tools/memnode/*.h)
+	@mkdir -p $(@D)
+	$(RDMA_HOST) $@ $(filter %.c,$^)
+
 # --- housekeeping -----------------------------------------------------------------------------
 check: check-layers check-format check-static
 check-layers:
@@ -225,4 +237,4 @@ clean:
 		$(BUILD)/*.elf $(BUILD)/*.debug $(BUILD)/*.EFI $(BUILD)/*.so $(BUILD)/*.img
 
 -include $(shell find $(BUILD)/hv $(BUILD)/boot $(BUILD)/guest $(BUILD)/bare -name '*.d' 2>/dev/null)
-.PHONY: all hv loader bare guests unit unit-build fuzz-build check check-layers check-format check-static clean
+.PHONY: memnode all hv loader bare guests unit unit-build fuzz-build check check-layers check-format check-static clean
