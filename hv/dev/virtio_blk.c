@@ -233,12 +233,15 @@ static int begin(struct vm *vm, const struct virtio_dev *dev, struct virtio_blk 
 
 static int copy_out(struct vm *vm, struct virtio_blk *b, u64 most, u64 *done)
 {
-	u64 run;
-	const u8 *from = readable(b, b->at, most, &run);
 	gpa_t to;
+	u32 room = virtq_take(&b->chain, &b->cursor, most, &to);
+	const u8 *from;
 
-	*done = virtq_take(&b->chain, &b->cursor, run, &to);
-	return *done ? virtio_dma_write(vm, to, from, *done) : ERR_INVAL;
+	if (!room)
+		return ERR_INVAL;
+	from = readable(b, b->at, room, done);
+	b->cursor.offset -= room - (u32)*done; /* the rest of it comes from elsewhere */
+	return virtio_dma_write(vm, to, from, *done);
 }
 
 static int copy_in(struct vm *vm, struct virtio_blk *b, u64 most, u64 *done)
