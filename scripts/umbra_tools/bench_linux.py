@@ -12,7 +12,7 @@ import tempfile
 
 from . import disk, emulator, linux
 from .base import BUILD, Failure
-from .run import for_emulator, needed_memory
+from .run import BOCHS_HIDE, for_emulator, needed_memory
 
 FLAVOUR = "cloud"
 # The models' CPUID says 3.5 GHz and more, where the emulated clock goes at 50 MHz; Umbra says the
@@ -52,7 +52,7 @@ def _boot(emulator_name, cpu, session_text, bare):
     """(console, log) of one boot."""
     config = linux.configuration(FLAVOUR, vcpus=1, alone=True, append=COMMAND_LINE,
                                  session=session_text)
-    for_emulator(config, emulator_name)
+    for_emulator(config, emulator_name, BOCHS_HIDE)  # as scripts/run
     files = {**disk.standard_files(), **config.collect(),
              "umbra/umbra.conf": config.text().encode()}
     if bare:
