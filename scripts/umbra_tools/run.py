@@ -193,7 +193,7 @@ class Console:
 
     def __init__(self, descriptor, show_all):
         self.descriptor, self.show, self.held = descriptor, show_all, b""
-        self.before = None  # called before something is shown
+        self.before = None  # called with what is shown next
 
     def __call__(self, data, umbra_runs):
         if not self.show:
@@ -207,7 +207,7 @@ class Console:
                       if b"umbra-loader:" in line or b"BdsDxe:" in line]
             data = b"\n".join(lines[theirs[-1] + 1:]) if theirs else data
         if data and self.before:
-            self.before()
+            self.before(data)
         while data:
             data = data[os.write(self.descriptor, data):]
 
@@ -246,7 +246,7 @@ class Progress:
     def __init__(self, session, linux_boots):
         self.session, self.linux = session, linux_boots
         self.terminal = os.isatty(2)
-        self.stage, self.line, self.done = None, "", False
+        self.stage, self.line, self.shown, self.done = None, "", b"", False
 
     def _stage(self):
         if self.session.log:
@@ -267,9 +267,22 @@ class Progress:
             say(f"{seconds:.0f} s: {stage}")
         self.stage, self.line = stage, line if self.terminal else ""
 
-    def end(self):
+    def output(self, data):
+        """Something is about to be shown. What Umbra says of its consoles is not the guests' word."""
+        self.shown += data
+        lines = emulator.plain(self.shown).split("\n")
+        if any(line.strip() and not line.startswith("[umbra:"[:len(line)]) for line in lines):
+            self.end()
+        else:
+            self._clear()
+
+    def _clear(self):
         if not self.done and self.terminal and self.line:
             os.write(2, b"\r\033[K")
+            self.line = ""
+
+    def end(self):
+        self._clear()
         self.done = True
 
 
@@ -319,7 +332,7 @@ def boot(options, config, work):
         expect(machine, config)
         if not options.firmware and options.log != "-" and not silent_log:
             session.on_time = Progress(session, options.linux)
-            console.before = session.on_time.end
+            console.before = session.on_time.output
             stack.callback(session.on_time.end)
         keys = None if options.serial else stack.enter_context(keyboard())
         if keys is not None and os.isatty(keys):

@@ -7,13 +7,17 @@ prints a line `@@ NAME` before each part, and the test reads the parts.
 
 import hashlib
 import os
+import pty
 import re
+import select
+import signal
+import time
 
 import pytest
 
 from harness import boot, have_emulator
 from umbra_tools import linux
-from umbra_tools.base import BUILD
+from umbra_tools.base import BUILD, ROOT
 from umbra_tools.run import BOCHS_HIDE
 
 HIDE = (BOCHS_HIDE,)
@@ -26,10 +30,7 @@ COMPLAINT = re.compile(
     r"failed|[Ff]ailure|[Tt]imed out|timeout|Fatal|panic|segfault|general protection|"
     r"do_IRQ|No irq handler|lost interrupt|bad page|corrupt", re.A)
 # Lines that contain such words and are no complaints.
-HARMLESS = re.compile(
-    r"Kernel command line|Command line:|printk: log|"
-    r"HPET|"  # there is none
-    r"PCI: Fatal: No config space access function found")  # there is no PCI bus
+HARMLESS = re.compile(r"Kernel command line|Command line:|printk: log")
 
 CHECK = r"""
 echo @@ uname; uname -rm
@@ -68,7 +69,7 @@ def configuration(flavour, session, vcpus=1, memory=256, cmdline=None, bzimage=F
     return config
 
 
-def run(flavour, session, *, name, emulator_name="bochs", cpu="", cpus=1, timeout=600, **options):
+def run(flavour, session, *, name, emulator_name="bochs", cpu="", cpus=1, timeout=300, **options):
     """Boot; the guest must have powered off. Returns its script's parts, and the Result."""
     if not have_emulator(emulator_name):
         pytest.skip("this machine has no Bochs 2.7")
@@ -147,9 +148,11 @@ def test_userland(flavour, vcpus, cpus, bed, nap):
 
 
 def test_plain_command_line():
-    """Nothing but the console on the command line, all messages shown: still no complaint."""
+    """Nothing but the console on the command line, all messages shown: still no complaint. Not on
+    Skylake: there the kernel rightly warns of RETBleed, as Bochs' model of it has no IBRS."""
     found, result = run("cloud", CHECK.replace("$NAP", "500"), vcpus=2, cpus=2,
-                        emulator_name="bochs3", cmdline="console=ttyS0", name="linux-plain")
+                        emulator_name="bochs3", cpu="corei7_haswell_4770",
+                        cmdline="console=ttyS0", name="linux-plain")
     check(found, result, "cloud", 2, 500)
 
 
@@ -285,7 +288,7 @@ def test_reboot_and_panic():
     config.set("vm clock", "cmdline", "period_ms=1000 rounds=30")
     config.set("umbra", "focus", "linux")
     typist = Typist((b"@@ up", b"reboot\r"), (b"@@ up", b"crash\r"), (b"@@ up", b"off\r"))
-    result = boot(config=config, name="linux-panic", emulator_name="bochs3", cpus=2, timeout=600,
+    result = boot(config=config, name="linux-panic", emulator_name="bochs3", cpus=2, timeout=300,
                   keys=typist.read, on_console=typist, hide=HIDE)
     assert result.reason == "end" and result.status == 0, result.explain()
     text = result.console
@@ -294,3 +297,32 @@ def test_reboot_and_panic():
     assert len(re.findall(r"vm linux: restarts", result.log)) == 2, result.log
     assert "powered off" in result.vms["linux"].reason
     assert result.vms["clock"].status == 1, result.explain()
+
+
+def test_shell():
+    """scripts/run on a terminal, without arguments but the emulator: a shell, typing, Ctrl-C for the
+    guest, reboot, poweroff, status 0."""
+    script = [(b"~ # ", b"echo $((6 * 7)) $(nproc)\r"), (b"42 2", b""), (b"~ # ", b"sleep 1000\r"),
+              (b"sleep 1000", b"\x03"), (b"~ # ", b"reboot\r"), (b"This is a shell in Linux", b""),
+              (b"~ # ", b"poweroff\r")]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(ROOT / "scripts/run", ["run", "--no-build", "--emulator", "bochs3"])
+    output, seen, limit = b"", 0, time.monotonic() + 400
+    while time.monotonic() < limit:
+        if select.select([terminal], [], [], 0.5)[0]:
+            try:
+                data = os.read(terminal, 4096)
+            except OSError:  # Linux says so when the other side is gone
+                break
+            output += data
+            while script and (at := output.find(script[0][0], seen)) >= 0:
+                seen = at + len(script[0][0])
+                os.write(terminal, script.pop(0)[1])
+    else:
+        os.kill(pid, signal.SIGTERM)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    text = output.decode(errors="replace")
+    assert not script, f"never seen: {script[0][0]}\n{text[-3000:]}"
+    assert status == 0, text[-3000:]
+    assert "Linux boots" in text and "Ctrl-]" in text, "no word on what goes on"
