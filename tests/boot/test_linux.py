@@ -161,7 +161,7 @@ echo @@ stress
 stress-ng --seed 1 --metrics-brief --verify --timeout 0 --temp-path /tmp \
 	--cpu 2 --cpu-ops $((2 * N)) --cpu-method int64 \
 	--vm 1 --vm-bytes 8M --vm-ops $((400 * N)) --fork 1 --fork-ops $((10 * N)) \
-	--timer 1 --timer-ops $((100 * N)) --switch 1 --switch-ops $((200 * N)) 2>&1
+	--timer 1 --timer-freq 500 --timer-ops $((100 * N)) --switch 1 --switch-ops $((200 * N)) 2>&1
 echo @@ status; echo $?
 echo @@ dmesg; dmesg -r
 echo @@ end
