@@ -27,7 +27,7 @@ static u8 buffer[DEPTH][PAGE_SIZE];
 static void fail(const char *what)
 {
 	printf("memtest: %s (state %d, reason %u)\n", what, c ? (int)c->state : -1,
-	       c ? c->reason : 0);
+	       c ? c->reason : 0u);
 	exit(1);
 }
 

@@ -2,7 +2,9 @@
  * The counterpart of Linux's rping, client or server, made of hv/rdma: SEND and RECV both ways, and
  * in the client's memory a READ and a WRITE each round.
  *
- *   rping client|server LOCAL-UDP-PORT REMOTE-UDP-PORT ROUNDS SIZE [LOSS-PER-MILLE]
+ *   rping client|server LOCAL-UDP-PORT REMOTE-UDP-PORT ROUNDS SIZE [LOSS-PER-MILLE [MTU]]
+ *
+ * The MTU, 1024 unless told, is the client's: a server takes what the other side says.
  *
  * We are 10.77.0.2, the other one is 10.77.0.1. Ends with 0 if every round had the right bytes.
  */
@@ -36,6 +38,7 @@ struct peer {
 	struct rdma_region region[2];
 	u8 memory[2 * BUFFER]; /* source, sink */
 	struct advert in[2], out;
+	u16 mtu;
 };
 
 static struct peer peer;
@@ -45,7 +48,7 @@ static void fail(const char *what)
 	const struct rdma_qp_stats *s = &peer.qp.stats;
 
 	printf("rping: %s; connection state %d, reason %u; tx %llu again %llu time-outs %llu\n",
-	       what, peer.c ? (int)peer.c->state : -1, peer.c ? peer.c->reason : 0,
+	       what, peer.c ? (int)peer.c->state : -1, peer.c ? peer.c->reason : 0u,
 	       (unsigned long long)s->tx_packets, (unsigned long long)s->tx_again,
 	       (unsigned long long)s->timeouts);
 	exit(1);
@@ -107,7 +110,7 @@ static struct cm_offer offer(void)
 		.rnr_retry = 7,
 		.retry_count = 7,
 		.ack_timeout = 15, /* 134 ms */
-		.mtu = 1024,
+		.mtu = peer.mtu,
 		.port = 40000,
 		.tid = random_bits(),
 	};
@@ -277,6 +280,7 @@ int main(int argc, char **argv)
 	rounds = (u32)atoi(argv[4]);
 	size = (u32)atoi(argv[5]);
 	peer.wire.loss = argc > 6 ? (u32)atoi(argv[6]) : 0;
+	peer.mtu = argc > 7 ? (u16)atoi(argv[7]) : 1024;
 	if (!size || size >= BUFFER)
 		return 2;
 	cm_init(&peer.agent, mac, OUR_IP, 0x0200005e00000000ull + random_bits());

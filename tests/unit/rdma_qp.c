@@ -488,6 +488,8 @@ static void test_implied_nak(void **state)
 	assert_int_equal(packet.psn, 0);
 	assert_int_equal(transmit(p, 0, &packet), OP_WRITE_ONLY);
 	assert_int_equal(transmit(p, 0, &packet), -1);
+	inject(p, 0, (struct rdma_packet){.opcode = OP_ACK, .psn = 2});
+	assert_int_equal(transmit(p, 0, &packet), -1);
 	/* After the response has come it may happen again... */
 	packet = (struct rdma_packet){
 		.opcode = OP_READ_LAST, .psn = 1, .payload = data, .payload_len = 476};
