@@ -166,3 +166,29 @@ def test_counted_guest(emulator, kernel, tmp_path):
     # Root mode: no exit is free, and none of these takes a hundred thousand ticks on average.
     for name in names.values():
         assert 50 < number(reasons[name][5]) < 100000, reasons[name]
+
+
+def test_neighbours_go_on(tmp_path):
+    """A report takes a second or two on the serial line, of which others on the CPU get their turns.
+    Each VM has its report."""
+    conf, page, log = tmp_path / "umbra.conf", tmp_path / "r.html", tmp_path / "log"
+    roles = {"one": ("isolation", "seed=1 rounds=1500 max-gap-ms=80"),
+             "two": ("sharing", "seed=2 role=busy min=20"),
+             "three": ("sharing", "seed=3 role=sleep ms=200")}
+    conf.write_text("".join(f"[vm {vm}]\nkernel = {BUILD}/guest/{kernel}.elf\nmemory = 16M\n"
+                            f"cpus = 0\ncmdline = {cmdline}\n"
+                            for vm, (kernel, cmdline) in roles.items()))
+    done = subprocess.run([ROOT / "scripts/run", "--no-build", "--emulator", "bochs3", "--config",
+                           conf, "--report", page, "--log", log, "--timeout", "150"],
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=400)
+    assert done.returncode in (0, 1), done.stdout[-2000:] + done.stderr
+    text = page.read_text()
+    assert 'class="problem"' not in text
+    found = {row[0]: row for row in rows(text, "summary")}
+    assert sorted(found) == sorted(roles)
+    for vm in roles:
+        exits = int(re.search(rf"vm {vm}: (\d+) exits", log.read_text())[1])
+        assert number(found[vm][2]) == exits
+    # Who sleeps most of the time does so by the page, too.
+    asleep, ran = (float(rows(text, "vcpus-three-0")[0][i]) for i in (4, 3))
+    assert asleep > 2 * ran
