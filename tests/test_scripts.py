@@ -87,6 +87,7 @@ def test_config_collects_files(tmp_path):
     c = config.Config("[vm a]\nkernel = one/kernel\nmodules = two/kernel x,,y, one/kernel\n"
                       "disks = one/kernel ro, one/kernel\n"
                       "[vm b]\nkernel = one/a b\n", folder=tmp_path)
+    assert c.disk_bytes("a") == 3 * len("one/kernel") and c.disk_bytes("b") == 0
     files = c.collect()
     assert sorted(files) == ["umbra/files/2-kernel", "umbra/files/a_b", "umbra/files/kernel"]
     assert c.get("vm a", "kernel") == "/umbra/files/kernel"

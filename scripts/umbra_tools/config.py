@@ -4,6 +4,7 @@ This reader is forgiving on purpose: the loader is the judge of a configuration,
 it wrong ones through here. Only what must be understood is: sections, keys, paths.
 """
 
+import contextlib
 import pathlib
 import re
 
@@ -127,6 +128,16 @@ class Config:
             why = "is a folder" if path.is_dir() else "does not exist"
             raise Failure(f"{self.name}:{line + 1}: {path} {why}")
         return path
+
+    def disk_bytes(self, vm):
+        """Memory that a VM's disks take: the images, and the copies if every page is written to."""
+        total = 0
+        for entry in split_list(self.get(f"vm {vm}", "disks", "")):
+            path, _, mode = entry.partition(" ")
+            with contextlib.suppress(OSError):  # collect() says so
+                size = (self.folder / path.replace("${BUILD}", str(BUILD))).stat().st_size
+                total += size if mode.strip() == "ro" else 2 * size
+        return total
 
     def collect(self):
         """Rewrite paths of kernels, modules and disks from this machine's to the ESP's. Returns the files to

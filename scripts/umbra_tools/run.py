@@ -154,6 +154,7 @@ def needed_memory(config):
         with contextlib.suppress(argparse.ArgumentTypeError):
             text = config.get(f"vm {vm}", "memory", "64M")
             total += mebibytes(text) if text[-1:].upper() in "KMG" else int(text, 0) >> 20
+        total += config.disk_bytes(vm) >> 20
     return max(1024, total + 512)
 
 
