@@ -231,6 +231,50 @@ static void check_area(void)
 	area_wrong += !good;
 }
 
+/*
+ * The instructions of the compacted format, which kernels prefer: where CPUID offers them (leaf
+ * 0xD, subleaf 1, EAX bit), what they save comes back.
+ */
+static void test_compacted(bool supervisor, u32 offered)
+{
+	static u8 compacted[4096] __aligned(64), none[4096] __aligned(64);
+	const char *name = supervisor ? "XSAVES" : "XSAVEC";
+	u64 before = area_wrong;
+
+	if (!xsave || !(cpuid(0xd, 1).eax & offered)) {
+		tap_skip("%s is not offered", name);
+		return;
+	}
+	fill_area();
+	load_area();
+	if (supervisor)
+		asm volatile("xsaves64 (%0)"
+			     :
+			     : "r"(compacted), "a"((u32)xfeatures), "d"(0)
+			     : "memory");
+	else
+		asm volatile("xsavec64 (%0)"
+			     :
+			     : "r"(compacted), "a"((u32)xfeatures), "d"(0)
+			     : "memory");
+	asm volatile("xrstor64 (%0)" : : "r"(none), "a"((u32)xfeatures), "d"(0) : "memory");
+	trap_clear();
+	if (supervisor)
+		asm volatile(EX("xrstors64 (%0)")
+			     :
+			     : "r"(compacted), "a"((u32)xfeatures), "d"(0)
+			     : "memory");
+	else
+		asm volatile(EX("xrstor64 (%0)")
+			     :
+			     : "r"(compacted), "a"((u32)xfeatures), "d"(0)
+			     : "memory");
+	check_area();
+	tap_ok(trap_last()->vector == TRAP_NONE && area_wrong == before,
+	       "%s: what it saves comes back", name);
+	area_wrong = before;
+}
+
 /* --- debug registers, MSRs, control registers ------------------------------------------------ */
 
 static const u32 msrs[] = {MSR_STAR,	    MSR_LSTAR,	      MSR_CSTAR,	MSR_FMASK,
@@ -387,6 +431,8 @@ void guest_main(void)
 	}
 	tap_is(area_wrong, 0, "x87, SSE and XSAVE components 0x%lx, %lu checks", xfeatures,
 	       area_checks);
+	test_compacted(false, BIT(1));
+	test_compacted(true, BIT(3));
 	tap_is(dr_wrong, 0, "debug registers, %lu checks", system_checks);
 	tap_is(msr_wrong, 0, "MSRs");
 	tap_is(cr_wrong, 0, "control registers");
