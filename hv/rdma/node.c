@@ -228,7 +228,7 @@ static void probe(struct node_slice *s, u64 now)
 /* Closed connections answer repetitions for as long as nobody needs their place. */
 static void make_room(struct node *node)
 {
-	struct cm_connection *oldest = NULL;
+	struct cm_connection *closed = NULL;
 	u32 i;
 
 	for (i = 0; i < CM_CONNECTIONS; i++) {
@@ -236,11 +236,11 @@ static void make_room(struct node *node)
 
 		if (c->state == CM_FREE)
 			return;
-		if (c->state == CM_CLOSED && !c->owes && !oldest)
-			oldest = c;
+		if (c->state == CM_CLOSED && !c->owes && !closed)
+			closed = c;
 	}
-	if (oldest)
-		cm_release(oldest);
+	if (closed)
+		cm_release(closed);
 }
 
 void node_receive(struct node *node, u64 now, const u8 *frame, size_t len)
