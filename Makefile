@@ -70,10 +70,10 @@ $(BUILD)/gen/asm_offsets.h: hv/asm_offsets.in $(wildcard hv/vm/*.h hv/x86/*.h)
 
 # The guests' DSDT: iasl's own preprocessor knows no #define, so the compiler's does it; a warning is
 # an error. The AML has no date and no path in it.
-$(BUILD)/gen/dsdt.aml: hv/dev/dsdt.asl hv/dev/acpi_layout.h
+$(BUILD)/gen/dsdt.aml: hv/dev/dsdt.asl hv/dev/acpi_layout.h hv/pmem/pmem_layout.h
 	@mkdir -p $(@D)
 	$(CC) -E -P -undef -nostdinc -x c -Ihv $< -o $(@D)/dsdt.asl
-	cd $(@D) && iasl -we -p dsdt dsdt.asl > dsdt.log || { cat dsdt.log >&2; rm -f dsdt.aml; exit 1; }
+	cd $(@D) && iasl -we -vw 2173 -p dsdt dsdt.asl > dsdt.log || { cat dsdt.log >&2; rm -f dsdt.aml; exit 1; }
 $(BUILD)/gen/dsdt.h: $(BUILD)/gen/dsdt.aml
 	{ echo 'static const unsigned char dsdt_aml[] = {'; od -An -v -tu1 $< | sed 's/[0-9][0-9]*/&,/g'; \
 		echo '};'; } > $@

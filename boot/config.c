@@ -15,6 +15,7 @@ enum kind {
 	PINS,	 /* list of CPU indices, into pin[] and pin_count */
 	MODULES, /* list of PATH [ARGUMENTS] */
 	DISKS,	 /* list of PATH [ro|cow] */
+	PMEM,	 /* list of ram SIZE, model SIZE, host RANGE [direct] */
 	FOCUS,	 /* all, monitor, or the name of a VM, which stands further down */
 };
 
@@ -56,7 +57,10 @@ static const struct choice ports[] = {{"com1", 0x3f8}, {"com2", 0x2f8}, {"com3",
 
 #define OPTION(field) offsetof(struct boot_options, field)
 #define VM(field)     offsetof(struct boot_vm, field)
-#define PORT_TEXT     "com1 to com4, none, or a port number from 0x100 to 0xfff8, a multiple of 8"
+#define PMEM_TEXT                                                                     \
+	"up to 4 of ram SIZE, model SIZE, host RANGE [direct], separated by commas; " \
+	"a SIZE is a multiple of 2M"
+#define PORT_TEXT "com1 to com4, none, or a port number from 0x100 to 0xfff8, a multiple of 8"
 
 static const struct key umbra_keys[] = {
 	{"log_level", CHOICE, OPTION(log_level), "error, warn, info or debug", log_levels, 0, 0},
@@ -73,6 +77,10 @@ static const struct key umbra_keys[] = {
 	{"trace", CHOICE, OPTION(trace), "yes or no", yes_no, 0, 0},
 	{"report", CHOICE, OPTION(report), "yes or no", yes_no, 0, 0},
 	{"focus", FOCUS, OPTION(focus), "all, monitor or the name of a VM", NULL, 0, 0},
+	{"pmem_controllers", NUMBER, OPTION(pmem_controllers), "a number from 1 to 16", NULL, 1,
+	 16},
+	{"pmem_seed", NUMBER, OPTION(pmem_seed), "a number from 0 to 0xffffffff", NULL, 0,
+	 0xffffffff},
 };
 
 static const struct key vm_keys[] = {
@@ -89,6 +97,7 @@ static const struct key vm_keys[] = {
 	{"x2apic", CHOICE, VM(x2apic), "yes or no", yes_no, 0, 0},
 	{"disks", DISKS, 0, "up to 4 of PATH [ro|cow], separated by commas", NULL, 0, 0},
 	{"virtio_console", CHOICE, VM(virtio_console), "yes or no", yes_no, 0, 0},
+	{"pmem", PMEM, 0, PMEM_TEXT, NULL, SIZE_2M, 512 * GIB},
 };
 
 enum section {
@@ -394,6 +403,69 @@ static void set_disks(struct parser *p, const struct key *key, const char *value
 	}
 }
 
+static const struct choice pmem_sources[] = {
+	{"host", BOOT_PMEM_HOST}, {"ram", BOOT_PMEM_RAM}, {"model", BOOT_PMEM_MODEL}, {NULL, 0}};
+
+/* Cuts the next word off [*s, NUL) into word[]; its length, 0 at the end. */
+static size_t next_word(const char **s, char *word)
+{
+	size_t n = 0;
+
+	while (is_blank(**s))
+		(*s)++;
+	while ((*s)[n] && !is_blank((*s)[n]))
+		n++;
+	copy(word, *s, n);
+	*s += n;
+	return n;
+}
+
+static bool parse_pmem(const struct key *key, const char *item, struct boot_pmem *out)
+{
+	char word[CONFIG_MAX_LINE + 1];
+	size_t len;
+	u64 range;
+
+	next_word(&item, word);
+	if (!find_choice(pmem_sources, word, &out->source))
+		return false;
+	len = next_word(&item, word);
+	if (out->source == BOOT_PMEM_HOST) {
+		if (!parse_number(word, len, &range) || !range || range > 0xffff)
+			return false;
+		out->range = (u32)range;
+		len = next_word(&item, word);
+		out->direct = text_equal(word, "direct");
+		return !len || (out->direct && !next_word(&item, word));
+	}
+	return parse_size(word, len, &out->bytes) && out->bytes >= key->min &&
+	       out->bytes <= key->max && IS_ALIGNED(out->bytes, SIZE_2M) && !next_word(&item, word);
+}
+
+static void set_pmem(struct parser *p, const struct key *key, const char *value)
+{
+	struct boot_vm *vm = &p->vms[p->vm_count - 1];
+	char item[CONFIG_MAX_LINE + 1];
+	size_t len;
+
+	if (!*value)
+		return;
+	while (next_item(&value, item, &len, false)) {
+		struct boot_pmem pmem = {0};
+
+		if (vm->pmem_count == BOOT_MAX_PMEM) {
+			error(p, "pmem: too many; expected %s", key->expected);
+			return;
+		}
+		if (!parse_pmem(key, item, &pmem)) {
+			error(p, "pmem: \"%.60s\" is not a region; expected %s", item,
+			      key->expected);
+			return;
+		}
+		vm->pmem[vm->pmem_count++] = pmem;
+	}
+}
+
 static void bad_value(struct parser *p, const struct key *key, const char *value)
 {
 	if (*value)
@@ -457,6 +529,9 @@ static void set_value(struct parser *p, const struct key *key, const char *value
 		break;
 	case DISKS:
 		set_disks(p, key, value);
+		break;
+	case PMEM:
+		set_pmem(p, key, value);
 		break;
 	case FOCUS:
 		ok = set_focus(p, value, len);
@@ -708,6 +783,8 @@ unsigned int config_parse(const char *text, size_t len, struct boot_options *opt
 		.console_port = 0x3f8,
 		.log_port = 0x3f8,
 		.screen = 1,
+		.pmem_controllers = 4,
+		.pmem_seed = 1,
 	};
 	*vm_count = 0;
 	if (len >= 2 && ((u8)text[0] == 0xff || (u8)text[0] == 0xfe) &&

@@ -93,7 +93,8 @@ static bool load_guest(const struct boot_info *info, struct boot_vm *vm)
 	return ok;
 }
 
-/* RAM, and every page of its disks written to (before the disks are loaded: RAM alone). */
+/* RAM, persistent regions that are made of RAM (a model twice), and every page of its disks written
+ * to (before the disks are loaded: without). */
 static u64 memory_of(const struct boot_vm *vm)
 {
 	u64 bytes = vm->memory;
@@ -102,6 +103,9 @@ static u64 memory_of(const struct boot_vm *vm)
 	for (i = 0; i < vm->disk_count; i++)
 		if (vm->disk_mode[i] == BOOT_DISK_COW)
 			bytes += ALIGN_UP(vm->disk[i].bytes, PAGE_SIZE);
+	for (i = 0; i < vm->pmem_count; i++)
+		bytes += vm->pmem[i].source == BOOT_PMEM_MODEL ? 2 * vm->pmem[i].bytes
+							       : vm->pmem[i].bytes;
 	return bytes;
 }
 

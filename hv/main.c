@@ -8,6 +8,7 @@
 #include "lib/string.h"
 #include "lib/symbols.h"
 #include "mem/frame.h"
+#include "pmem/pmem.h"
 #include "vm/vm.h"
 #include "x86/asm.h"
 #include "x86/cpu.h"
@@ -145,6 +146,7 @@ static __noreturn void start_on_stack(void)
 	smp_start(boot, boot->options.cpus);
 	log_info("%u CPU%s", cpu_count, cpu_count == 1 ? "" : "s");
 
+	pmem_init(boot);
 	vm_start(boot);
 	__atomic_store_n(&vms_ready, 1, __ATOMIC_RELEASE);
 	vm_cpu_main();

@@ -7,6 +7,7 @@
 #include "dsdt.h" /* generated: dsdt_aml[] */
 #include "lib/string.h"
 #include "mem/frame.h"
+#include "pmem/vnfit.h"
 #include "vm/space.h"
 
 #define OEM_ID	    "UMBRA"
@@ -151,9 +152,11 @@ _Static_assert(sizeof(struct acpi_info) <= ACPI_INFO_BYTES, "acpi_layout.h");
 #define AT_XSDT 0x0c0
 #define AT_FADT 0x100
 #define AT_MADT 0x240
-#define AT_DSDT 0x340
+#define AT_NFIT 0x340
+#define AT_DSDT 0x740
 _Static_assert(AT_MADT >= AT_FADT + sizeof(struct fadt) &&
-		       AT_DSDT >= AT_MADT + sizeof(struct madt) &&
+		       AT_NFIT >= AT_MADT + sizeof(struct madt) &&
+		       AT_DSDT >= AT_NFIT + sizeof(struct table_header) + 4 + VNFIT_MAX &&
 		       AT_DSDT + sizeof(dsdt_aml) <= ACPI_TABLES_MAX &&
 		       ACPI_TABLES_BASE + ACPI_TABLES_MAX <= ACPI_INFO_BASE,
 	       "the tables fit");
@@ -247,11 +250,21 @@ static void build_madt(struct madt *m, const struct acpi_config *config)
 	finish(&m->header, "APIC", 5, offsetof(struct madt, cpu) + n * sizeof(m->cpu[0]));
 }
 
-/* RSDT and XSDT: a header and addresses of 4 or 8 bytes. */
-static void build_roots(u8 *image)
+/* 5.2.25: a reserved word, then the structures. */
+static void build_nfit(u8 *table, const struct acpi_config *config)
 {
-	static const u32 tables[] = {ACPI_TABLES_BASE + AT_FADT, ACPI_TABLES_BASE + AT_MADT};
-	const size_t head = sizeof(struct table_header), n = ARRAY_SIZE(tables);
+	const size_t head = sizeof(struct table_header) + 4;
+
+	memcpy(table + head, config->nfit, config->nfit_bytes);
+	finish((void *)table, "NFIT", 1, head + config->nfit_bytes);
+}
+
+/* RSDT and XSDT: a header and addresses of 4 or 8 bytes. */
+static void build_roots(u8 *image, bool nfit)
+{
+	static const u32 tables[] = {ACPI_TABLES_BASE + AT_FADT, ACPI_TABLES_BASE + AT_MADT,
+				     ACPI_TABLES_BASE + AT_NFIT};
+	const size_t head = sizeof(struct table_header), n = ARRAY_SIZE(tables) - !nfit;
 
 	_Static_assert(AT_RSDT + sizeof(struct table_header) + sizeof(tables) <= AT_XSDT &&
 			       AT_XSDT + sizeof(struct table_header) + 2 * sizeof(tables) <=
@@ -286,7 +299,9 @@ u32 acpi_tables_build(const struct acpi_config *config, u8 image[ACPI_TABLES_MAX
 	memset(image, 0, ACPI_TABLES_MAX);
 	build_rsdp((void *)(image + AT_RSDP));
 	build_facs((void *)(image + AT_FACS));
-	build_roots(image);
+	build_roots(image, config->nfit_bytes);
+	if (config->nfit_bytes)
+		build_nfit(image + AT_NFIT, config);
 	build_fadt((void *)(image + AT_FADT));
 	build_madt((void *)(image + AT_MADT), config);
 	memcpy(image + AT_DSDT, dsdt_aml, sizeof(dsdt_aml));
@@ -295,7 +310,8 @@ u32 acpi_tables_build(const struct acpi_config *config, u8 image[ACPI_TABLES_MAX
 
 int acpi_tables_install(struct vm *vm, const struct acpi_config *config)
 {
-	struct acpi_info info = {ACPI_INFO_MAGIC, config->vcpus, config->virtio_mmio};
+	struct acpi_info info = {ACPI_INFO_MAGIC, config->vcpus, config->virtio_mmio,
+				 config->nvdimms};
 	u8 *image = heap_alloc(ACPI_TABLES_MAX);
 	int err;
 

@@ -11,8 +11,11 @@ struct vm;
 
 /* What differs between VMs. */
 struct acpi_config {
-	u32 vcpus;	 /* local APIC IDs 0 to vcpus - 1 */
-	u32 virtio_mmio; /* bit n: device n is there */
+	u32 vcpus;	  /* local APIC IDs 0 to vcpus - 1 */
+	u32 virtio_mmio;  /* bit n: device n is there */
+	u32 nvdimms;	  /* likewise */
+	const void *nfit; /* what comes after the NFIT's header; 0 bytes: no NFIT */
+	u32 nfit_bytes;
 };
 
 /* At ACPI_INFO_BASE, for the AML: the rest of ACPI_INFO_BYTES reads 0. */
@@ -20,6 +23,7 @@ struct acpi_info {
 	u32 magic; /* ACPI_INFO_MAGIC */
 	u32 vcpus;
 	u32 virtio_mmio;
+	u32 nvdimms;
 };
 
 /* Room for what acpi_tables_build() makes. */

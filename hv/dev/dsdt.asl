@@ -4,6 +4,7 @@
  * This file goes through the C preprocessor before it is compiled.
  */
 #include "dev/acpi_layout.h"
+#include "pmem/pmem_layout.h"
 
 DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRAVM", 1)
 {
@@ -18,6 +19,7 @@ DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRAVM", 1)
 			SIGN, 32,	/* "UMBR" */
 			CPUS, 32,	/* vCPUs */
 			VIOS, 32,	/* bit n: virtio-mmio device n */
+			NVDS, 32,	/* bit n: NVDIMM n */
 		}
 
 		/* _STA of a device that is there if bit Arg1 of Arg0 is set. */
@@ -114,5 +116,115 @@ DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRAVM", 1)
 		VIRTIO (VIO5, 5, 0xD0005000, 21)
 		VIRTIO (VIO6, 6, 0xD0006000, 22)
 		VIRTIO (VIO7, 7, 0xD0007000, 23)
+
+/*
+ * An NVDIMM (9.20.3). Its label storage area is memory that _LSR and _LSW copy from and to (6.5.10).
+ * Linux asks for these only if the NVDIMM has a _DSM of a family that it knows: the one here has no
+ * function but the one that says so.
+ */
+#define NVDIMM(name, index, handle, labels)				\
+		Device (name)						\
+		{							\
+			Name (_ADR, handle)				\
+			Method (_STA, 0, NotSerialized)			\
+			{						\
+				Return (STAT (NVDS, index))		\
+			}						\
+			Method (_DSM, 4, NotSerialized)			\
+			{						\
+				Return (LDSM (Arg0, Arg2))		\
+			}						\
+			Method (_LSI, 0, NotSerialized)			\
+			{						\
+				Return (Package () { 0, PMEM_LABELS_BYTES, PMEM_LABEL_TRANSFER }) \
+			}						\
+			Method (_LSR, 2, NotSerialized)			\
+			{						\
+				Return (LREA (labels, Arg0, Arg1))	\
+			}						\
+			Method (_LSW, 3, NotSerialized)			\
+			{						\
+				Return (LWRI (labels, Arg0, Arg1, Arg2)) \
+			}						\
+		}
+
+		Device (NVDR)
+		{
+			Name (_HID, "ACPI0012")
+			Method (_STA, 0, NotSerialized)
+			{
+				If (SIGN == ACPI_INFO_MAGIC && NVDS)
+				{
+					Return (0x0F)
+				}
+				Return (0)
+			}
+
+			Method (LDSM, 2, NotSerialized)
+			{
+				If (Arg0 == ToUUID ("4309ac30-0d11-11e4-9191-0800200c9a66") && Arg1 == 0)
+				{
+					Return (Buffer () { 0x01 })
+				}
+				Return (Buffer () { 0x00 })
+			}
+
+			/* Is there anything wrong with offset Arg0 and length Arg1? */
+			Method (LBAD, 2, NotSerialized)
+			{
+				Return (Arg1 > PMEM_LABEL_TRANSFER || Arg0 > PMEM_LABELS_BYTES ||
+					Arg1 > PMEM_LABELS_BYTES - Arg0)
+			}
+
+			/* Area, offset, length: status and data. */
+			Method (LREA, 3, Serialized)
+			{
+				Name (RESU, Package (2) { 2, Buffer (1) { 0 } })
+				If (LBAD (Arg1, Arg2))
+				{
+					Return (RESU)
+				}
+				Local0 = Arg0 + Arg1
+				OperationRegion (LSTO, SystemMemory, Local0, PMEM_LABEL_TRANSFER)
+				Field (LSTO, QWordAcc, NoLock, Preserve)
+				{
+					LDAT, 8192	/* bits: PMEM_LABEL_TRANSFER bytes */
+				}
+				RESU [0] = 0
+				RESU [1] = Mid (LDAT, 0, Arg2)
+				Return (RESU)
+			}
+
+			/* Area, offset, length, data: status. */
+			Method (LWRI, 4, Serialized)
+			{
+				If (LBAD (Arg1, Arg2) || SizeOf (Arg3) < Arg2)
+				{
+					Return (2)
+				}
+				If (Arg2 == 0)
+				{
+					Return (0)
+				}
+				Local0 = Arg0 + Arg1
+				OperationRegion (LSTO, SystemMemory, Local0, PMEM_LABEL_TRANSFER)
+				Field (LSTO, QWordAcc, NoLock, Preserve)
+				{
+					LDAT, 8192
+				}
+				/* What is behind the part that changes stays as it is. */
+				Local1 = LDAT
+				Local2 = Arg2 << 3
+				CreateField (Local1, 0, Local2, LNEW)
+				LNEW = Arg3
+				LDAT = Local1
+				Return (0)
+			}
+
+			NVDIMM (NV00, 0, 1, 0xD1000000)
+			NVDIMM (NV01, 1, 2, 0xD1021000)
+			NVDIMM (NV02, 2, 3, 0xD1042000)
+			NVDIMM (NV03, 3, 4, 0xD1063000)
+		}
 	}
 }

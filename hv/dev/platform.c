@@ -3,6 +3,7 @@
 #include "dev/acpi_tables.h"
 #include "dev/smbios.h"
 #include "mem/frame.h"
+#include "pmem/pmem.h"
 #include "vm/console.h"
 #include "vm/platform.h"
 #include "vmx/vmx.h"
@@ -393,6 +394,8 @@ void platform_timers(struct vcpu *vcpu, u64 now)
 
 	lapic_tsc_changed(vcpu->lapic);
 	p->lapic_deadline[vcpu->index] = lapic_timer(vcpu->lapic, now);
+	if (unlikely(vm->pmem))
+		pmem_tick(vm);
 	if (vcpu->index == 0 && now >= __atomic_load_n(&p->deadline, __ATOMIC_RELAXED)) {
 		spin_lock(&vm->dev_lock);
 		platform_update_clocks(p, platform_now(p));
@@ -611,8 +614,9 @@ static void start_pit(struct platform *p)
 
 int platform_create(struct vm *vm)
 {
-	const struct acpi_config acpi = {.vcpus = vm->vcpu_count,
-					 .virtio_mmio = virtio_device_map(vm)};
+	struct acpi_config acpi = {.vcpus = vm->vcpu_count, .virtio_mmio = virtio_device_map(vm)};
+	u8 nfit[VNFIT_MAX];
+	int err;
 	u64 low = MIN(vm->config->memory, 3 * GIB);
 	struct platform *p = heap_alloc(sizeof(*p));
 
@@ -639,6 +643,14 @@ int platform_create(struct vm *vm)
 			     vmx_has(FEAT_VID));
 	}
 	lapic_virtual_wire(vm->vcpu[0]->lapic);
+	err = pmem_create(vm);
+	if (err) {
+		platform_destroy(vm);
+		return err;
+	}
+	acpi.nvdimms = pmem_device_map(vm);
+	acpi.nfit = nfit;
+	acpi.nfit_bytes = pmem_nfit(vm, nfit);
 	if (acpi_tables_install(vm, &acpi) || smbios_install(vm) || virtio_create(vm, &p->virtio) ||
 	    (p->virtio &&
 	     space_add_mmio(vm, gpa(VIRTIO_BASE), VIRTIO_SLOTS * PAGE_SIZE, PLATFORM_VIRTIO)) ||
@@ -663,6 +675,7 @@ void platform_destroy(struct vm *vm)
 			vm->vcpu[i]->lapic = NULL;
 	if (!p)
 		return;
+	pmem_stop(vm);
 	virtio_destroy(vm, p->virtio);
 	heap_free(p, sizeof(*p));
 }

@@ -67,8 +67,7 @@ static bool is_ram(struct vm *vm, u64 at, u64 bytes)
 {
 	const struct region *region = space_find(&vm->space, gpa(at));
 
-	return region && region->kind == REGION_RAM &&
-	       bytes <= region->bytes - (at - region->base.v);
+	return region && region_is_memory(region) && bytes <= region->bytes - (at - region->base.v);
 }
 
 /* Indices and flags: seen whole, whoever writes them. */

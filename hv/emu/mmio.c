@@ -148,7 +148,7 @@ static int op_cmpxchg(void *ctx, gpa_t at, const void *expected, const void *des
 	struct access *a = ctx;
 	const struct region *region = space_find(&a->vcpu->vm->space, at);
 
-	if (!region || region->kind != REGION_RAM) {
+	if (!region || !region_is_memory(region)) {
 		guest_phys_write(a->vcpu, at, desired, len);
 		return 0;
 	}

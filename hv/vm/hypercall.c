@@ -108,7 +108,7 @@ static s64 hc_page_size(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 	const struct region *region = space_find(&vcpu->vm->space, gpa(a));
 	struct ept_leaf leaf;
 
-	if (!region || region->kind != REGION_RAM)
+	if (!region || !region_is_memory(region))
 		return HC_EINVAL;
 	if (ept_lookup(vcpu->view, gpa(a), &leaf))
 		return 0;
@@ -127,10 +127,16 @@ static s64 hc_features(struct vcpu *vcpu, u64 a, u64 b, u64 c)
 	return (s64)vmx_features;
 }
 
+static s64 hc_pmem(struct vcpu *vcpu, u64 a, u64 b, u64 c)
+{
+	return pmem_hypercall(vcpu, a, b, c);
+}
+
 static const hypercall_fn hypercalls[HC_COUNT] = {
 	[HC_VERSION] = hc_version,     [HC_NOP] = hc_nop,	  [HC_YIELD] = hc_yield,
 	[HC_INJECT] = hc_inject,       [HC_STAT] = hc_stat,	  [HC_PROTECT] = hc_protect,
 	[HC_PAGE_SIZE] = hc_page_size, [HC_DISCARD] = hc_discard, [HC_FEATURES] = hc_features,
+	[HC_PMEM] = hc_pmem,
 };
 
 /* CS access rights: 64-bit code (L), DPL 0 and not conforming, which makes CPL 0 certain. */

@@ -176,7 +176,7 @@ static unsigned int piece_of(u64 at, size_t bytes)
 	return size;
 }
 
-/* RAM from `at` to the end of its region, or as much of it as is wanted. */
+/* Memory from `at` to the end of its region, or as much of it as is wanted. */
 static size_t ram_part(const struct region *region, gpa_t at, size_t bytes)
 {
 	return MIN(bytes, region->base.v + region->bytes - at.v);
@@ -191,10 +191,15 @@ void guest_phys_read(struct vcpu *vcpu, gpa_t from, void *to, size_t bytes)
 		const struct region *region = space_find(&vcpu->vm->space, from);
 		u64 value = ~0ull;
 
-		if (region && region->kind == REGION_RAM) {
+		if (region && region_is_memory(region)) {
 			done = ram_part(region, from, bytes);
 			if (!guest_read(vcpu->vm, from, out, done))
 				continue;
+		}
+		if (region && region->kind == REGION_WINDOW) {
+			done = ram_part(region, from, bytes);
+			pmem_window_read(vcpu, region->device, from.v - region->base.v, out, done);
+			continue;
 		}
 		done = piece_of(from.v, bytes);
 		if (region && region->kind == REGION_MMIO &&
@@ -214,9 +219,14 @@ void guest_phys_write(struct vcpu *vcpu, gpa_t to, const void *from, size_t byte
 		const struct region *region = space_find(&vcpu->vm->space, to);
 		u64 value = 0;
 
-		if (region && region->kind == REGION_RAM) {
+		if (region && region_is_memory(region)) {
 			done = ram_part(region, to, bytes);
 			guest_write(vcpu->vm, to, in, done);
+			continue;
+		}
+		if (region && region->kind == REGION_WINDOW) {
+			done = ram_part(region, to, bytes);
+			pmem_window_write(vcpu, region->device, to.v - region->base.v, in, done);
 			continue;
 		}
 		done = piece_of(to.v, bytes);

@@ -11,8 +11,9 @@ struct vcpu;
 struct vm;
 
 /* Creation (any CPU, VM not running): allocate and reset all devices, add MMIO regions, allocate
- * vcpu->lapic using vcpu->vapic as register page, write the ACPI tables to guest memory. 0 or
- * ERR_NOMEM. */
+ * vcpu->lapic using vcpu->vapic as register page, write the ACPI tables to guest memory. 0,
+ * ERR_NOMEM, or ERR_NODEV: something of the host's that the configuration names is not to be had;
+ * which has been logged. */
 int platform_create(struct vm *vm);
 void platform_destroy(struct vm *vm);
 /* Guest-physical address of the ACPI RSDP; platform_create() has written the tables. */
@@ -104,6 +105,15 @@ void platform_skip_time(struct vm *vm, u64 ticks);
 
 /* Guest consoles (vm/console.h) have input for this VM: fill the UART. Any CPU. */
 void platform_console_input(struct vm *vm);
+
+/*
+ * pmem/: writes and reads of a window (space.h) that are not mapped through; the VM's memory of
+ * that number has been written to by Umbra itself; HC_PMEM. On the vCPU's CPU; `written` on any.
+ */
+void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes);
+void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes);
+void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes);
+s64 pmem_hypercall(struct vcpu *vcpu, u64 what, u64 number, u64 argument);
 
 /*
  * emu/: what a vCPU needs for mmio_emulate(), allocated when it is created (any CPU). 0 or

@@ -126,6 +126,29 @@ int space_add_mmio(struct vm *vm, gpa_t base, u64 bytes, u32 device)
 	return insert_region(&vm->space, &region);
 }
 
+int space_add_pmem(struct vm *vm, gpa_t base, u64 bytes, hpa_t frame, u64 leaf, u32 number)
+{
+	struct region region = {.base = base,
+				.bytes = bytes,
+				.kind = REGION_PMEM,
+				.device = number,
+				.frame = frame,
+				.leaf = leaf};
+	int err = insert_region(&vm->space, &region);
+
+	if (!err)
+		vm->space.pmem_count++;
+	return err;
+}
+
+int space_add_window(struct vm *vm, gpa_t base, u64 bytes, u32 number)
+{
+	struct region region = {
+		.base = base, .bytes = bytes, .kind = REGION_WINDOW, .device = number};
+
+	return insert_region(&vm->space, &region);
+}
+
 static inline const struct region *find(const struct space *space, gpa_t at)
 {
 	for (u32 i = 0; i < space->region_count; i++) {
@@ -166,6 +189,8 @@ static hpa_t ram_frame(const struct region *region, gpa_t at)
 {
 	u64 offset = at.v - region->base.v;
 
+	if (unlikely(region->kind == REGION_PMEM))
+		return hpa_add(region->frame, offset);
 	return hpa_add(region->chunks[offset / SIZE_2M], offset % SIZE_2M);
 }
 
@@ -176,6 +201,8 @@ static bool backed_by_1g(const struct region *region, u64 start)
 
 	if (start < region->base.v || start + SIZE_1G > region->base.v + region->bytes)
 		return false;
+	if (region->kind == REGION_PMEM)
+		return IS_ALIGNED(ram_frame(region, gpa(start)).v, SIZE_1G);
 	first = (start - region->base.v) / SIZE_2M;
 	if (!IS_ALIGNED(region->chunks[first].v, SIZE_1G))
 		return false;
@@ -202,6 +229,8 @@ static int map_ram(struct vm *vm, const struct region *region, gpa_t at)
 		if (size == SIZE_1G && (!vmx_has(FEAT_EPT_1G) || !backed_by_1g(region, start)))
 			continue;
 		if (size != PAGE_SIZE && overridden(space, start, size))
+			continue;
+		if (region->kind == REGION_PMEM && size > region->leaf)
 			continue;
 		perms = space_perms(space, at);
 		frame = ram_frame(region, gpa(start));
@@ -292,11 +321,54 @@ static enum fault_result mmio_fault(struct vcpu *vcpu, const struct region *regi
 	return FAULT_EMULATE;
 }
 
+/* What the window is not mapped for is emulated: reads by a copy, writes by pmem/, fetches by #UD.
+ */
+static enum fault_result window_fault(struct vcpu *vcpu, const struct region *region,
+				      const struct ept_fault *fault)
+{
+	struct space *space = &vcpu->vm->space;
+	u64 wanted =
+		(fault->read ? EPT_R : 0) | (fault->write ? EPT_W : 0) | (fault->fetch ? EPT_X : 0);
+	gpa_t page = gpa(fault->addr.v & PAGE_MASK);
+	int err = ERR_PERM;
+
+	spin_lock(&space->lock);
+	if (region->perms && (region->perms & wanted) == wanted) {
+		ept_reserve(&space->view, FAULT_RESERVE);
+		err = ept_map(&space->view, page, hpa_add(region->frame, page.v - region->base.v),
+			      PAGE_SIZE, region->perms, region->type);
+	}
+	spin_unlock(&space->lock);
+	return err ? FAULT_EMULATE : FAULT_RETRY;
+}
+
+void space_set_window(struct vm *vm, gpa_t base, hpa_t frame, u64 perms, enum ept_memtype type)
+{
+	struct space *space = &vm->space;
+
+	spin_lock(&space->lock);
+	for (u32 i = 0; i < space->region_count; i++) {
+		struct region *region = &space->region[i];
+
+		if (region->kind != REGION_WINDOW || region->base.v != base.v)
+			continue;
+		region->frame = frame;
+		region->perms = perms;
+		region->type = type;
+		/* Whole 4 KiB leaves, so that this takes no table and cannot fail. */
+		ept_unmap(&space->view, base, region->bytes);
+	}
+	spin_unlock(&space->lock);
+	ept_sync(&space->view, this_cpu()->index, cpu_count);
+}
+
 typedef enum fault_result (*region_fault_fn)(struct vcpu *, const struct region *,
 					     const struct ept_fault *);
 static const region_fault_fn region_fault[REGION_KINDS] = {
 	[REGION_RAM] = ram_fault,
 	[REGION_MMIO] = mmio_fault,
+	[REGION_PMEM] = ram_fault,
+	[REGION_WINDOW] = window_fault,
 };
 
 enum fault_result space_fault(struct vcpu *vcpu, const struct ept_fault *fault)
@@ -410,10 +482,24 @@ static inline u8 *ram_pointer(struct vm *vm, gpa_t at, size_t *left)
 	const struct region *region = find(&vm->space, at);
 
 	*left = 0;
-	if (unlikely(!region || region->kind != REGION_RAM))
+	if (unlikely(!region || !region_is_memory(region)))
 		return NULL;
-	*left = SIZE_2M - (at.v - region->base.v) % SIZE_2M;
+	/* Persistent regions may end within 2 MiB, but then at the end of a page. */
+	*left = MIN(SIZE_2M - (at.v - region->base.v) % SIZE_2M,
+		    region->bytes - (at.v - region->base.v));
 	return phys_to_ptr(ram_frame(region, at));
+}
+
+/* The EPT's dirty flags do not show what we have written ourselves. After the write. */
+static void note_write(struct vm *vm, gpa_t at, size_t len)
+{
+	const struct region *region;
+
+	if (likely(!vm->space.pmem_count))
+		return;
+	region = find(&vm->space, at);
+	if (region && region->kind == REGION_PMEM)
+		pmem_written(vm, region->device, at.v - region->base.v, len);
 }
 
 static bool all_ram(struct vm *vm, gpa_t from, size_t len)
@@ -422,7 +508,7 @@ static bool all_ram(struct vm *vm, gpa_t from, size_t len)
 
 	if (!len)
 		return true;
-	return region && region->kind == REGION_RAM &&
+	return region && region_is_memory(region) &&
 	       len <= region->bytes - (from.v - region->base.v);
 }
 
@@ -461,6 +547,7 @@ int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len)
 
 		n = MIN(n, len);
 		memcpy(p, in, n);
+		note_write(vm, to, n);
 		in += n;
 		len -= n;
 		to = gpa_add(to, n);
@@ -478,6 +565,7 @@ int guest_zero(struct vm *vm, gpa_t to, size_t len)
 
 		n = MIN(n, len);
 		memset(p, 0, n);
+		note_write(vm, to, n);
 		len -= n;
 		to = gpa_add(to, n);
 	}
@@ -513,6 +601,7 @@ int guest_write_word(struct vm *vm, gpa_t at, unsigned int size, u64 value)
 		__atomic_store_n((u32 *)(void *)p, (u32)value, __ATOMIC_RELAXED);
 	else
 		__atomic_store_n((u64 *)(void *)p, value, __ATOMIC_RELAXED);
+	note_write(vm, at, size);
 	return 0;
 }
 
@@ -539,5 +628,7 @@ int guest_cmpxchg(struct vm *vm, gpa_t at, unsigned int size, u64 old, u64 new)
 	default:
 		return ERR_FAULT;
 	}
+	if (done)
+		note_write(vm, at, size);
 	return done ? 0 : ERR_BUSY;
 }

@@ -15,7 +15,9 @@ struct vm;
 
 enum region_kind {
 	REGION_RAM,
-	REGION_MMIO, /* `device` tells the platform which one */
+	REGION_MMIO,   /* `device` tells the platform which one */
+	REGION_PMEM,   /* memory like RAM on frames that pmem/ owns */
+	REGION_WINDOW, /* a few pages, mapped for what `perms` says: pmem/ has the rest */
 	REGION_KINDS
 };
 
@@ -23,9 +25,19 @@ struct region {
 	gpa_t base;
 	u64 bytes;
 	enum region_kind kind;
-	u32 device;    /* REGION_MMIO: platform's number */
+	u32 device;    /* REGION_MMIO: platform's number; PMEM, WINDOW: pmem's */
 	hpa_t *chunks; /* REGION_RAM: one per 2 MiB; heap memory owned by the space */
+	hpa_t frame;   /* PMEM, WINDOW: what it is mapped to, contiguous */
+	u64 leaf;      /* PMEM: largest EPT leaf: 4 KiB where writes have to be told apart */
+	u64 perms;     /* WINDOW: EPT_* */
+	u32 type;      /* WINDOW: enum ept_memtype */
 };
+
+/* Bytes that are just memory, which guest_read() and its kin reach. */
+static inline bool region_is_memory(const struct region *region)
+{
+	return region->kind == REGION_RAM || region->kind == REGION_PMEM;
+}
 
 /* What an override allows less than the region does (hypercall HC_PROTECT, later guards). */
 struct override {
@@ -41,6 +53,7 @@ struct space {
 	struct spinlock lock;
 	u32 region_count;
 	u32 override_count;
+	u32 pmem_count; /* regions of REGION_PMEM */
 	struct region region[SPACE_MAX_REGIONS];
 	struct override override[SPACE_MAX_OVERRIDES];
 	struct ept_view view; /* the default view; capabilities bring their own */
@@ -69,6 +82,17 @@ void space_destroy(struct vm *vm);
 
 int space_add_mmio(struct vm *vm, gpa_t base, u64 bytes, u32 device);
 
+/* Memory of pmem/: 2 MiB aligned on both sides, or 4 KiB with a leaf of that size. */
+int space_add_pmem(struct vm *vm, gpa_t base, u64 bytes, hpa_t frame, u64 leaf, u32 number);
+
+/*
+ * A window: perms that the processor offers, without W if writes are to be emulated (vm/platform.h,
+ * pmem_window_write()); nothing is ever executed there. `set` changes what one is mapped to while
+ * the VM runs; when it returns nobody uses the old mapping.
+ */
+int space_add_window(struct vm *vm, gpa_t base, u64 bytes, u32 number);
+void space_set_window(struct vm *vm, gpa_t base, hpa_t frame, u64 perms, enum ept_memtype type);
+
 /* The region that holds `at`, or NULL for a hole (reads all ones, writes are ignored). */
 const struct region *space_find(const struct space *space, gpa_t at);
 
@@ -88,8 +112,9 @@ int space_protect(struct vm *vm, gpa_t base, u64 bytes, u64 perms);
 int space_discard(struct vm *vm, gpa_t base, u64 bytes);
 
 /*
- * The one door to guest memory: RAM only, checked, copying. ERR_FAULT if any byte is not RAM (then
- * guest_read fills nothing it has not checked; guest_write may have written the part before).
+ * The one door to guest memory: RAM and persistent memory only, checked, copying. ERR_FAULT if any
+ * byte is not RAM (then guest_read fills nothing it has not checked; guest_write may have written
+ * the part before).
  */
 int guest_read(struct vm *vm, gpa_t from, void *to, size_t len);
 int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len);

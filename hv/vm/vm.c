@@ -171,10 +171,10 @@ static bool start_vm(u32 id)
 	err = create_memory(vm);
 	if (!err)
 		err = create_vcpus(vm);
-	if (err)
+	if (err == ERR_NOMEM)
 		log_warn("vm %s: not enough memory for %llu MiB of RAM and its tables",
 			 vm->config->name, (unsigned long long)(vm->config->memory / MIB));
-	else
+	if (!err)
 		err = load_image(vm);
 	if (err) {
 		destroy(vm);

@@ -10,6 +10,7 @@
 #include "vm/vcpu.h"
 
 struct platform; /* dev/ */
+struct vm_pmem;	 /* pmem/ */
 
 enum vm_state {
 	VM_FREE,
@@ -37,7 +38,8 @@ struct vm {
 	struct space space;
 	struct spinlock dev_lock; /* the devices that vCPUs share */
 	struct platform *platform;
-	u32 live;	 /* atomic: vCPUs that have not yet stopped */
+	struct vm_pmem *pmem; /* NULL: no persistent memory */
+	u32 live;	      /* atomic: vCPUs that have not yet stopped */
 	u32 exit_status; /* as scripts/run reports it: (v << 1) | 1 for port 0xf4, 0 power-off */
 	bool restart;	 /* come up again instead of ending */
 	u32 restarts;

@@ -15,13 +15,14 @@
 #include <stdint.h>
 
 #define BOOT_INFO_MAGIC	  0x4152424d55424f4full /* "OOBUMBRA" */
-#define BOOT_INFO_VERSION 2
+#define BOOT_INFO_VERSION 3
 
 #define BOOT_MAX_MEMORY	 512
 #define BOOT_MAX_CPUS	 64
 #define BOOT_MAX_VMS	 32
 #define BOOT_MAX_MODULES 8
 #define BOOT_MAX_DISKS	 4
+#define BOOT_MAX_PMEM	 4
 #define BOOT_MAX_VCPUS	 16
 #define BOOT_NAME_LEN	 32
 #define BOOT_PATH_LEN	 128
@@ -98,20 +99,22 @@ enum boot_focus {
 	BOOT_FOCUS_VM, /* + index */
 };
 
-struct boot_options {	       /* [umbra] */
-	uint64_t hide;	       /* optional features to pretend absent: 1 << enum feature */
-	uint32_t log_level;    /* enum boot_log_level */
-	uint32_t poweroff;     /* enum boot_poweroff */
-	uint32_t order;	       /* enum boot_order */
-	uint32_t cpus;	       /* use at most this many CPUs; 0 = all */
-	uint32_t tick_us;      /* longest time between two exits of a busy vCPU */
-	uint32_t quantum_us;   /* time slice where vCPUs share a CPU */
-	uint16_t console_port; /* UART for guests' consoles; 0 = none */
-	uint16_t log_port;     /* UART for Umbra's own log; may equal console_port; 0 = none */
-	uint32_t screen;       /* 1: log on the framebuffer */
-	uint32_t trace;	       /* 1: keep the ring of exits for reports */
-	uint32_t report;       /* 1: profile exits, write a report of each VM to the log */
-	uint32_t focus;	       /* enum boot_focus */
+struct boot_options {		   /* [umbra] */
+	uint64_t hide;		   /* optional features to pretend absent: 1 << enum feature */
+	uint32_t log_level;	   /* enum boot_log_level */
+	uint32_t poweroff;	   /* enum boot_poweroff */
+	uint32_t order;		   /* enum boot_order */
+	uint32_t cpus;		   /* use at most this many CPUs; 0 = all */
+	uint32_t tick_us;	   /* longest time between two exits of a busy vCPU */
+	uint32_t quantum_us;	   /* time slice where vCPUs share a CPU */
+	uint16_t console_port;	   /* UART for guests' consoles; 0 = none */
+	uint16_t log_port;	   /* UART for Umbra's own log; may equal console_port; 0 = none */
+	uint32_t screen;	   /* 1: log on the framebuffer */
+	uint32_t trace;		   /* 1: keep the ring of exits for reports */
+	uint32_t report;	   /* 1: profile exits, write a report of each VM to the log */
+	uint32_t focus;		   /* enum boot_focus */
+	uint32_t pmem_controllers; /* of modelled NVDIMMs: 1 to 16 */
+	uint32_t pmem_seed;	   /* of what happens to their queues */
 };
 
 enum boot_protocol {
@@ -126,6 +129,20 @@ enum boot_disk_mode {
 	BOOT_DISK_RO,
 };
 
+enum boot_pmem_source {
+	BOOT_PMEM_HOST = 1, /* a range of the host's NFIT */
+	BOOT_PMEM_RAM,	    /* volatile */
+	BOOT_PMEM_MODEL,    /* a model of an NVDIMM in RAM */
+};
+
+struct boot_pmem {
+	uint64_t bytes;	 /* RAM, MODEL: a multiple of 2 MiB */
+	uint32_t source; /* enum boot_pmem_source */
+	uint32_t range;	 /* HOST: the range's index in the NFIT */
+	uint32_t direct; /* HOST: 1: the page of the only flush hint may be mapped through */
+	uint32_t reserved;
+};
+
 struct boot_vm { /* [vm NAME] */
 	char name[BOOT_NAME_LEN];
 	uint64_t memory;	      /* bytes, multiple of 2 MiB */
@@ -138,6 +155,8 @@ struct boot_vm { /* [vm NAME] */
 	uint32_t module_count;
 	uint32_t disk_count;
 	uint32_t virtio_console; /* 1: a virtio console beside the UART */
+	uint32_t pmem_count;
+	struct boot_pmem pmem[BOOT_MAX_PMEM];
 	struct boot_file kernel;
 	/* VMs that name the same file share it: nobody writes to it. Zeroes up to the page's end.
 	 */

@@ -93,4 +93,29 @@
 #define HC_DISCARD 7
 /* HC_FEATURES(): returns the bit set of optional CPU features available (1 << enum feature). */
 #define HC_FEATURES 8
-#define HC_COUNT    9
+/*
+ * HC_PMEM(what, n, argument): the calling VM's persistent region n, from 0; HC_EINVAL if there is
+ * none, or for another `what`. Modes of its hint page, HC_PMEM_MODE_*: mapped writable, nothing
+ * happens; mapped through to the host's; writes trap. SET_MODE takes only modes that the medium
+ * allows: NONE and TRAP for a modelled one. What may lose data is for modelled media only: CUT
+ * makes power fail: the VM ends where it is, lines that no controller has been told to flush may be
+ * lost, and it starts again. (The call may return before its CPU stops.)
+ */
+#define HC_PMEM		    9
+#define HC_PMEM_REGIONS	    0 /* how many there are; n is ignored */
+#define HC_PMEM_MODE	    1
+#define HC_PMEM_SET_MODE    2
+#define HC_PMEM_CONTROLLERS 3 /* that need to be told to flush */
+#define HC_PMEM_FLUSHES	    4 /* argument: controller: how often it was */
+#define HC_PMEM_WRITES	    5 /* to the hint page that have trapped */
+#define HC_PMEM_PENDING	    6 /* lines that are not on the modelled medium yet */
+#define HC_PMEM_DRAIN	    7 /* some of these go there */
+#define HC_PMEM_CUT	    8
+#define HC_PMEM_KIND	    9 /* HC_PMEM_KIND_* */
+#define HC_PMEM_MODE_NONE   0
+#define HC_PMEM_MODE_DIRECT 1
+#define HC_PMEM_MODE_TRAP   2
+#define HC_PMEM_KIND_HOST   1
+#define HC_PMEM_KIND_RAM    2
+#define HC_PMEM_KIND_MODEL  3
+#define HC_COUNT	    10

@@ -95,7 +95,31 @@ static void test_defaults(void **state)
 	assert_int_equal(vms[0].module_count, 0);
 	assert_int_equal(vms[0].disk_count, 0);
 	assert_int_equal(vms[0].virtio_console, 0);
+	assert_int_equal(vms[0].pmem_count, 0);
+	assert_int_equal(options.pmem_controllers, 4);
+	assert_int_equal(options.pmem_seed, 1);
 	assert_good(VM_A);
+}
+
+static void test_pmem(void **state)
+{
+	assert_good("[umbra]\npmem_controllers = 16\npmem_seed = 0xffffffff\n"
+		    "[vm a]\nkernel = k\n"
+		    "pmem = ram 2M,model\t1G , host 7,  host 65535 direct\n");
+	assert_int_equal(options.pmem_controllers, 16);
+	assert_int_equal(options.pmem_seed, 0xffffffff);
+	assert_int_equal(vms[0].pmem_count, 4);
+	assert_int_equal(vms[0].pmem[0].source, BOOT_PMEM_RAM);
+	assert_int_equal(vms[0].pmem[0].bytes, 2 * MIB);
+	assert_int_equal(vms[0].pmem[1].source, BOOT_PMEM_MODEL);
+	assert_int_equal(vms[0].pmem[1].bytes, GIB);
+	assert_int_equal(vms[0].pmem[2].source, BOOT_PMEM_HOST);
+	assert_int_equal(vms[0].pmem[2].range, 7);
+	assert_int_equal(vms[0].pmem[2].direct, 0);
+	assert_int_equal(vms[0].pmem[3].range, 65535);
+	assert_int_equal(vms[0].pmem[3].direct, 1);
+	assert_good("[vm a]\nkernel = k\npmem =\n");
+	assert_int_equal(vms[0].pmem_count, 0);
 }
 
 static void test_every_key(void **state)
@@ -332,6 +356,21 @@ static void test_bad_values(void **state)
 		{"disks = a, , b", "disks: the path of entry 2 is empty"},
 		{"disks = a rw", "\"rw\" follows the path of entry 1; expected ro or cow"},
 		{"virtio_console = maybe", "expected yes or no"},
+		{"pmem = ram 2M, ram 2M, ram 2M, ram 2M, ram 2M",
+		 "pmem: too many; expected up to 4"},
+		{"pmem = disk 2M",
+		 "pmem: \"disk 2M\" is not a region; expected up to 4 of ram SIZE"},
+		{"pmem = ram", "is not a region"},
+		{"pmem = ram 1M", "is not a region"},
+		{"pmem = ram 3M", "is not a region"},
+		{"pmem = ram 2M 3", "is not a region"},
+		{"pmem = model 513G", "is not a region"},
+		{"pmem = host", "is not a region"},
+		{"pmem = host 0", "is not a region"},
+		{"pmem = host 65536", "is not a region"},
+		{"pmem = host 1 indirect", "is not a region"},
+		{"pmem = host 1 direct 2", "is not a region"},
+		{"pmem = ram 2M,", "\"\" is not a region"},
 		{"cmdline = \"a", "the quoted value has no closing quote"},
 		{"cmdline = \"", "the quoted value has no closing quote"},
 		{"cmdline = \"a\\", "the quoted value has no closing quote"},
@@ -453,12 +492,19 @@ static void test_pins(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),     cmocka_unit_test(test_every_key),
-		cmocka_unit_test(test_every_choice), cmocka_unit_test(test_focus),
-		cmocka_unit_test(test_syntax),	     cmocka_unit_test(test_bad_structure),
-		cmocka_unit_test(test_bad_values),   cmocka_unit_test(test_lengths),
-		cmocka_unit_test(test_many),	     cmocka_unit_test(test_all_errors_reported),
-		cmocka_unit_test(test_not_text),     cmocka_unit_test(test_pins),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_every_key),
+		cmocka_unit_test(test_pmem),
+		cmocka_unit_test(test_every_choice),
+		cmocka_unit_test(test_focus),
+		cmocka_unit_test(test_syntax),
+		cmocka_unit_test(test_bad_structure),
+		cmocka_unit_test(test_bad_values),
+		cmocka_unit_test(test_lengths),
+		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_all_errors_reported),
+		cmocka_unit_test(test_not_text),
+		cmocka_unit_test(test_pins),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,9 @@
 
 #include "dev/acpi_tables.h"
 #include "mem/frame.h"
+#include "pmem/nfit.h"
+#include "pmem/nfit_layout.h"
+#include "pmem/vnfit.h"
 #include "vm/space.h"
 
 static u8 ram[0x100000], before[0x100000];
@@ -234,6 +237,68 @@ static void info(void **state)
 	assert_memory_equal(ram, before, sizeof(ram));
 }
 
+static void install_nvdimms(u32 count, u32 caps)
+{
+	static const struct vnfit_region region[PMEM_REGIONS] = {
+		{4 * GIB, 64 * MIB, true, PMEM_HINTS_BASE, 0x100},
+		{5 * GIB, 2 * MIB, false, PMEM_HINTS_BASE + 0x1000, 0x101},
+		{6 * GIB, 4 * GIB, true, PMEM_HINTS_BASE + 0x2000, 0x102},
+		{10 * GIB, 2 * MIB, true, PMEM_HINTS_BASE + 0x3000, 0x103},
+	};
+	u8 parts[VNFIT_MAX];
+	struct acpi_config config = {.vcpus = 2, .nvdimms = BIT(count) - 1, .nfit = parts};
+
+	config.nfit_bytes = vnfit_build(region, count, caps, parts);
+	assert_in_range(config.nfit_bytes, 1, VNFIT_MAX);
+	memset(ram, 0xee, sizeof(ram));
+	assert_int_equal(acpi_tables_install(NULL, &config), 0);
+}
+
+/* What a guest finds obeys all that is asked of the host's, read by the same parser. */
+static void nfit(void **state)
+{
+	static struct nfit n;
+	u16 dimm[NFIT_MAX_DIMMS];
+	const char *why;
+	u32 where, length;
+	bool all;
+	u64 t;
+
+	for (u32 count = 1; count <= PMEM_REGIONS; count++) {
+		install_nvdimms(count, ~0u);
+		assert_int_equal(get(ACPI_INFO_BASE + 12, 4), BIT(count) - 1);
+		t = find("NFIT");
+		length = check_table(t, "NFIT", 1);
+		assert_int_equal(nfit_parse(ram + t, length, &n, &why, &where), 0);
+		assert_int_equal(n.ranges, count);
+		assert_int_equal(n.controls, count);
+		assert_int_equal(n.hints, count * PMEM_HINTS);
+		assert_int_equal(n.caps, NFIT_CAP_CACHE_FLUSH | NFIT_CAP_MEMORY_FLUSH);
+		for (u32 i = 0; i < count; i++) {
+			assert_int_equal(n.range[i].kind, i == 1 ? NFIT_VOLATILE : NFIT_PERSISTENT);
+			assert_int_equal(n.mapping[i].bytes, n.range[i].bytes);
+			assert_int_equal(n.mapping[i].ways, 1);
+			assert_int_equal(n.control[i].serial, 0x100 + i);
+			assert_int_equal(nfit_range_dimms(&n, &n.range[i], dimm, &all), 1);
+			assert_true(all);
+			assert_int_equal(n.dimm[dimm[0]].handle, i + 1);
+			assert_int_equal(n.dimm[dimm[0]].count, PMEM_HINTS);
+			assert_int_equal(n.hint[n.dimm[dimm[0]].first],
+					 PMEM_HINTS_BASE + i * 0x1000);
+		}
+	}
+	assert_int_equal(n.range[2].base, 6 * GIB);
+	assert_int_equal(n.range[2].bytes, 4 * GIB);
+	install_nvdimms(1, 0);
+	t = find("NFIT");
+	assert_int_equal(nfit_parse(ram + t, (u32)get(t + 4, 4), &n, &why, &where), 0);
+	assert_true(n.has_caps);
+	assert_int_equal(n.caps, 0);
+	/* A VM without persistent memory has no NFIT. */
+	install(2, 0);
+	assert_int_equal(check_table(rsdt(), "RSDT", 1), 36 + 2 * 4);
+}
+
 static void errors(void **state)
 {
 	struct acpi_config config = {.vcpus = 1};
@@ -263,6 +328,8 @@ static void dump(void **state)
 		return;
 	install(16, 0xff);
 	m = find("APIC");
+	install_nvdimms(PMEM_REGIONS, 3);
+	dump_table(dir, "nfit", find("NFIT"), (u32)get(find("NFIT") + 4, 4));
 	dump_table(dir, "rsdp", ACPI_TABLES_BASE, 36);
 	dump_table(dir, "rsdt", rsdt(), (u32)get(rsdt() + 4, 4));
 	dump_table(dir, "xsdt", xsdt(), (u32)get(xsdt() + 4, 4));
@@ -275,9 +342,10 @@ static void dump(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup(root, setup),   cmocka_unit_test_setup(fadt, setup),
-		cmocka_unit_test_setup(madt, setup),   cmocka_unit_test_setup(info, setup),
-		cmocka_unit_test_setup(errors, setup), cmocka_unit_test_setup(dump, setup),
+		cmocka_unit_test_setup(root, setup), cmocka_unit_test_setup(fadt, setup),
+		cmocka_unit_test_setup(madt, setup), cmocka_unit_test_setup(info, setup),
+		cmocka_unit_test_setup(nfit, setup), cmocka_unit_test_setup(errors, setup),
+		cmocka_unit_test_setup(dump, setup),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -217,6 +217,125 @@ static void test_gibibyte_leaves(void **state)
 	finish();
 }
 
+/* --- persistent memory and windows ---------------------------------------------------------------
+ */
+
+static u64 noted_at, noted_bytes;
+static u32 noted_number;
+
+void pmem_written(struct vm *v, u32 number, u64 offset, u64 bytes)
+{
+	noted_number = number;
+	noted_at = offset;
+	noted_bytes = bytes;
+}
+
+static void test_pmem_region(void **state)
+{
+	u8 byte = 7, read = 0;
+	u64 word;
+	hpa_t small;
+
+	start(8 * MIB, 0);
+	assert_int_equal(frame_alloc(FRAME_HV, 4 * MIB, SIZE_2M, &small), 0);
+	assert_int_equal(space_add_pmem(&vm, gpa(4 * GIB), 4 * MIB, small, SIZE_1G, 3), 0);
+	assert_int_equal(fault_at(4 * GIB + 0x3123, EPT_W), FAULT_RETRY);
+	assert_int_equal(page_at(4 * GIB).shift, 21);
+	assert_int_equal(page_at(4 * GIB).perms, 7);
+	assert_int_equal(page_at(4 * GIB).frame, small.v);
+	/* Memory like RAM to who reads and writes for the guest; the writes are told. */
+	noted_bytes = 0;
+	assert_int_equal(guest_write(&vm, gpa(4 * GIB + 2 * MIB - 1), &byte, 1), 0);
+	assert_int_equal(noted_number, 3);
+	assert_int_equal(noted_at, 2 * MIB - 1);
+	assert_int_equal(noted_bytes, 1);
+	assert_int_equal(guest_read(&vm, gpa(4 * GIB + 2 * MIB - 1), &read, 1), 0);
+	assert_int_equal(read, 7);
+	assert_int_equal(guest_write_word(&vm, gpa(4 * GIB + 8), 8, 5), 0);
+	assert_int_equal(noted_at, 8);
+	assert_int_equal(guest_read_word(&vm, gpa(4 * GIB + 8), 8, &word), 0);
+	assert_int_equal(word, 5);
+	assert_int_equal(guest_cmpxchg(&vm, gpa(4 * GIB + 16), 8, 0, 5), 0);
+	assert_int_equal(noted_at, 16);
+	noted_bytes = 0;
+	assert_int_equal(guest_cmpxchg(&vm, gpa(4 * GIB + 16), 8, 0, 5), ERR_BUSY);
+	assert_int_equal(noted_bytes, 0);
+	assert_int_equal(guest_zero(&vm, gpa(4 * GIB + 100), 10), 0);
+	assert_int_equal(noted_at, 100);
+	noted_bytes = 0;
+	assert_int_equal(guest_write(&vm, gpa(100), &byte, 1), 0); /* RAM */
+	assert_int_equal(noted_bytes, 0);
+	assert_int_equal(guest_write(&vm, gpa(4 * GIB + 4 * MIB - 1), &word, 2), ERR_FAULT);
+	/* What guests may do to their RAM they may not do to this. */
+	assert_int_equal(space_protect(&vm, gpa(4 * GIB), 0x1000, EPT_R), ERR_INVAL);
+	assert_int_equal(space_discard(&vm, gpa(4 * GIB), 0x1000), ERR_INVAL);
+	frame_free(FRAME_HV, small, 4 * MIB);
+	finish();
+}
+
+static void test_pmem_leaves(void **state)
+{
+	hpa_t large;
+
+	start_machine(4 * GIB, BIT64(FEAT_EPT_1G));
+	assert_int_equal(space_init(&vm, 8 * MIB), 0);
+	assert_int_equal(frame_alloc(FRAME_HV, 1 * GIB, SIZE_1G, &large), 0);
+	assert_int_equal(space_add_pmem(&vm, gpa(4 * GIB), 1 * GIB, large, SIZE_1G, 0), 0);
+	assert_int_equal(space_add_pmem(&vm, gpa(8 * GIB), 1 * GIB, large, PAGE_SIZE, 1), 0);
+	/* Frames that are not where a large leaf wants them. */
+	assert_int_equal(
+		space_add_pmem(&vm, gpa(12 * GIB), 4 * MIB, hpa_add(large, SIZE_2M), SIZE_1G, 2),
+		0);
+	assert_int_equal(fault_at(4 * GIB + 5 * MIB, EPT_R), FAULT_RETRY);
+	assert_int_equal(page_at(4 * GIB).shift, 30);
+	assert_int_equal(fault_at(8 * GIB + 5 * MIB, EPT_R), FAULT_RETRY);
+	assert_int_equal(page_at(8 * GIB + 5 * MIB).shift, 12);
+	assert_int_equal(page_at(8 * GIB + 5 * MIB).frame, large.v + 5 * MIB);
+	assert_int_equal(fault_at(12 * GIB + 3 * MIB, EPT_R), FAULT_RETRY);
+	assert_int_equal(page_at(12 * GIB + 3 * MIB).shift, 21);
+	assert_int_equal(page_at(12 * GIB + 3 * MIB).frame, large.v + 5 * MIB);
+	frame_free(FRAME_HV, large, 1 * GIB);
+	finish();
+}
+
+static void test_window(void **state)
+{
+	const u64 at = 0xd2000000;
+	u8 byte = 0;
+
+	start(8 * MIB, 0);
+	assert_int_equal(space_add_window(&vm, gpa(at), 0x1000, 5), 0);
+	/* Nothing is mapped before somebody says what. */
+	assert_int_equal(fault_at(at, EPT_R), FAULT_EMULATE);
+	space_set_window(&vm, gpa(at), hpa(0x5000), EPT_R, EPT_WB);
+	assert_int_equal(fault_at(at + 8, EPT_W), FAULT_EMULATE);
+	assert_int_equal(fault_at(at + 8, EPT_R | EPT_W), FAULT_EMULATE);
+	assert_int_equal(fault_at(at + 8, EPT_X), FAULT_EMULATE);
+	assert_false(page_at(at).present);
+	assert_int_equal(fault_at(at + 8, EPT_R), FAULT_RETRY);
+	assert_int_equal(page_at(at).perms, 1);
+	assert_int_equal(page_at(at).frame, 0x5000);
+	assert_int_equal(page_at(at).type, 6);
+	assert_int_equal(fault_at(at + 8, EPT_W), FAULT_EMULATE);
+	/* A change takes the old mapping away everywhere. */
+	invalidations = 0;
+	u64 generation = vm.space.view.generation;
+	space_set_window(&vm, gpa(at), hpa(0x6000), EPT_R | EPT_W, EPT_UC);
+	assert_false(page_at(at).present);
+	assert_true(vm.space.view.generation > generation);
+	assert_int_equal(fault_at(at + 8, EPT_W), FAULT_RETRY);
+	assert_int_equal(page_at(at).perms, 3);
+	assert_int_equal(page_at(at).frame, 0x6000);
+	assert_int_equal(page_at(at).type, 0);
+	assert_int_equal(fault_at(at + 8, EPT_X), FAULT_EMULATE);
+	/* Not memory: nobody reads it as such, nothing is next to it. */
+	assert_int_equal(guest_read(&vm, gpa(at), &byte, 1), ERR_FAULT);
+	assert_int_equal(fault_at(at + 0x1000, EPT_R), FAULT_EMULATE);
+	space_set_window(&vm, gpa(0x1000), hpa(0x6000), EPT_R, EPT_WB); /* no window there */
+	assert_int_equal(fault_at(0x1000, EPT_W), FAULT_RETRY);
+	finish();
+}
+
 /* --- permissions ------------------------------------------------------------------------------ */
 
 static void test_protect_arguments(void **state)
@@ -468,6 +587,9 @@ int main(void)
 		cmocka_unit_test(test_regions),
 		cmocka_unit_test(test_faults),
 		cmocka_unit_test(test_gibibyte_leaves),
+		cmocka_unit_test(test_pmem_region),
+		cmocka_unit_test(test_pmem_leaves),
+		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_protect_arguments),
 		cmocka_unit_test(test_protect),
 		cmocka_unit_test(test_too_many_overrides),

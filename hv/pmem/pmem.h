@@ -1,0 +1,66 @@
+/*
+ * Persistent regions of VMs: what the configuration asks for, put on a medium (medium.h) and shown
+ * to the guest as an NVDIMM (vnfit.h) with a label storage area and a page of flush hints.
+ *
+ * A region lies above the guest's RAM, at 1 GiB boundaries, in no memory map. Its medium and labels
+ * belong to the configuration's VM, not to one of its lives: they are allocated when it first
+ * starts and stay when it ends or restarts.
+ *
+ * The hint page has three modes. NONE: nothing has to be told to flush; the page is plain memory.
+ * DIRECT: the medium has one hint and its page is mapped through. TRAP: the page reads as memory,
+ * and stores are emulated and passed on to every hint of every controller.
+ *
+ * What vm/ calls is in vm/platform.h; dev/ calls the rest when it builds a VM's platform.
+ */
+#pragma once
+
+#include <umbra/boot_info.h>
+#include <umbra/hypercall.h>
+
+#include "pmem/medium.h"
+#include "pmem/vnfit.h"
+
+struct vm;
+
+struct pmem_region {
+	struct medium medium;
+	gpa_t base;
+	u32 mode;     /* HC_PMEM_MODE_*; atomic */
+	u32 range;    /* MEDIUM_REAL: index in the host's NFIT */
+	u64 writes;   /* atomic: to the hint page, trapped */
+	hpa_t hints;  /* RAM that the page shows in modes NONE and TRAP */
+	hpa_t labels; /* PMEM_LABELS_STRIDE bytes */
+};
+
+struct vm_pmem {
+	u32 count;
+	u32 cut;   /* atomic: power fails when the VM has stopped */
+	u32 ticks; /* atomic: calls of pmem_tick() */
+	struct pmem_region region[PMEM_REGIONS];
+};
+
+/* Looks at the host's NFIT, if there is one; before the first VM is created. */
+void pmem_init(const struct boot_info *boot);
+
+/*
+ * The VM's RAM has been laid out: makes its regions, with what they had when it ran before.
+ * vm->pmem stays NULL if it has none. ERR_NOMEM; ERR_NODEV: a range of the host that is not there
+ * or not to be had (the reason has been logged).
+ */
+int pmem_create(struct vm *vm);
+/* All its vCPUs have stopped, its address space is still there. */
+void pmem_stop(struct vm *vm);
+
+/* For the ACPI tables: bit n = region n is there, and vnfit_build() of them. */
+u32 pmem_device_map(const struct vm *vm);
+u32 pmem_nfit(const struct vm *vm, u8 out[VNFIT_MAX]);
+
+/*
+ * Changes the mode of a region's hint page while the VM runs; when it returns no vCPU uses the old
+ * one. ERR_INVAL if the medium does not allow it: DIRECT without a page to map, NONE although real
+ * controllers have to be told. Any CPU in root mode, no lock held.
+ */
+int pmem_set_mode(struct vm *vm, u32 number, u32 mode);
+
+/* Time for a modelled medium's queues to drain a little; now and then, any CPU in root mode. */
+void pmem_tick(struct vm *vm);

@@ -1,0 +1,455 @@
+/*
+ * hv/pmem/pmem.c on real address spaces and the real EPT engine: regions of the host, of lent RAM
+ * and of a model, through a VM's lives; the hint page's modes; what HC_PMEM answers.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "ept_hw.h"
+#include "mem/frame.h"
+#include "nfit_table.h"
+#include "pmem/pmem.h"
+#include "vm/internal.h"
+#include "x86/acpi.h"
+#include "x86/cpu.h"
+#include "x86/paging.h"
+
+#define PHYS  (128 * MIB)
+#define RANGE (64 * MIB) /* the host's persistent range */
+#define HINTS 0x7f00000	 /* its hints: device registers */
+
+static struct boot_info boot;
+static struct boot_vm config;
+static struct vm vm;
+static struct vcpu vcpu = {.vm = &vm};
+static struct nfit_table table;
+static bool have_table;
+static unsigned int restarts;
+static u64 uncached;
+
+u64 vmx_features;
+struct cpu cpus[MAX_CPUS];
+u32 cpu_count = 2;
+
+void vmx_invept_single(u64 eptp)
+{
+}
+
+void ept_kick_cpu(u32 cpu)
+{
+}
+
+void vcpu_fatal(struct vcpu *v, const char *fmt, ...)
+{
+	abort();
+}
+
+enum apic_mode platform_apic_mode(struct vcpu *v)
+{
+	return APIC_MODE_X2APIC;
+}
+
+void vm_restart(struct vm *v, const char *why)
+{
+	restarts++;
+}
+
+const struct acpi_header *acpi_find(hpa_t rsdp, const char *signature)
+{
+	assert_string_equal(signature, "NFIT");
+	return have_table ? (const void *)table.bytes : NULL;
+}
+
+void *paging_map_mmio(hpa_t base, u64 bytes, enum paging_type type)
+{
+	if (type == PAGING_UC)
+		uncached = base.v;
+	return phys_to_ptr(base);
+}
+
+static void start_machine(u64 features)
+{
+	cpus[0].self = &cpus[0];
+	syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, &cpus[0]);
+	host_memory_release();
+	host_memory_init(PHYS);
+	memset(&boot, 0, sizeof(boot));
+	boot.options.pmem_controllers = 4;
+	boot.memory_count = 2;
+	boot.memory[0] = (struct boot_range){1 * MIB, RANGE - 1 * MIB, BOOT_MEM_USABLE, 0};
+	boot.memory[1] = (struct boot_range){RANGE, 8 * MIB, BOOT_MEM_PERSISTENT, 0};
+	frame_init(&boot);
+	vmx_features = features;
+	pmem_init(&boot);
+}
+
+/* Another VM of the machine: media are kept by VM. */
+static u32 next_id;
+
+static int create(void)
+{
+	memset(&vm, 0, sizeof(vm));
+	vm.id = next_id;
+	vm.config = &config;
+	vm.vcpu[0] = &vcpu;
+	vm.vcpu_count = 1;
+	assert_int_equal(space_init(&vm, config.memory), 0);
+	return pmem_create(&vm);
+}
+
+static void end(void)
+{
+	pmem_stop(&vm);
+	space_destroy(&vm);
+}
+
+static void configure(u32 source, u64 bytes)
+{
+	next_id++;
+	memset(&config, 0, sizeof(config));
+	config.memory = 4 * MIB;
+	config.pmem_count = 1;
+	config.pmem[0] = (struct boot_pmem){.source = source, .bytes = bytes, .range = 1};
+	strcpy(config.name, "v");
+}
+
+static enum fault_result fault_at(u64 at, bool write)
+{
+	struct ept_fault fault = {.addr = gpa(at), .read = !write, .write = write};
+
+	return space_fault(&vcpu, &fault);
+}
+
+static struct hw_page page_at(u64 at)
+{
+	return hw_walk(vm.space.view.eptp, at, false, vmx_has(FEAT_EPT_XO));
+}
+
+/* A guest's store. */
+static void store(u64 at, u64 value)
+{
+	if (!hw_write(vm.space.view.eptp, at)) {
+		assert_int_equal(fault_at(at, true), FAULT_RETRY);
+		assert_true(hw_write(vm.space.view.eptp, at));
+	}
+	*(u64 *)phys_to_ptr(hpa(page_at(at).frame + at % PAGE_SIZE)) = value;
+}
+
+static u64 load(u64 at)
+{
+	u64 value;
+
+	assert_int_equal(guest_read(&vm, gpa(at), &value, 8), 0);
+	return value;
+}
+
+/* A store to the hint page: by the processor if it is mapped, else by the emulator. */
+static bool store_hint(u64 offset, u64 value)
+{
+	u64 at = PMEM_HINTS_BASE + offset;
+	enum fault_result r = fault_at(at, true);
+
+	if (r == FAULT_RETRY) {
+		store(at, value);
+		return false;
+	}
+	assert_int_equal(r, FAULT_EMULATE);
+	pmem_window_write(&vcpu, 0, offset, &value, 8);
+	return true;
+}
+
+static s64 ask(u64 what, u64 argument)
+{
+	return pmem_hypercall(&vcpu, what, 0, argument);
+}
+
+#define AT (4 * GIB)
+
+/* --- the model ----------------------------------------------------------------------------------
+ */
+
+static void run_model(u64 features)
+{
+	start_machine(features);
+	configure(BOOT_PMEM_MODEL, 4 * MIB);
+	assert_int_equal(create(), 0);
+	assert_int_equal(ask(HC_PMEM_REGIONS, 0), 1);
+	assert_int_equal(ask(HC_PMEM_KIND, 0), HC_PMEM_KIND_MODEL);
+	assert_int_equal(ask(HC_PMEM_MODE, 0), HC_PMEM_MODE_TRAP);
+	assert_int_equal(ask(HC_PMEM_CONTROLLERS, 0), 4);
+	store(AT + 3 * MIB, 11);
+	store(AT + 3 * MIB + MODEL_INTERLEAVE, 12);
+	assert_int_equal(page_at(AT + 3 * MIB).shift, 12);
+	assert_int_equal(ask(HC_PMEM_PENDING, 0), 2);
+	assert_int_equal(fault_at(PMEM_HINTS_BASE, false), FAULT_RETRY);
+	assert_true(store_hint(64, 5));
+	assert_int_equal(ask(HC_PMEM_PENDING, 0), 0);
+	assert_int_equal(ask(HC_PMEM_WRITES, 0), 1);
+	for (u32 c = 0; c < 4; c++)
+		assert_int_equal(ask(HC_PMEM_FLUSHES, c), 1);
+	assert_int_equal(ask(HC_PMEM_FLUSHES, 4), HC_EINVAL);
+	/* What was stored reads back, mapped or not. */
+	assert_int_equal(*(u64 *)phys_to_ptr(hpa(page_at(PMEM_HINTS_BASE).frame + 64)), 5);
+	/* Written by a device: no dirty flag says so. */
+	assert_int_equal(guest_write(&vm, gpa(AT + 8), "abcdefgh", 8), 0);
+	assert_int_equal(ask(HC_PMEM_PENDING, 0), 1);
+	/* Stored again in a page that was clean in between. */
+	store(AT + 3 * MIB, 13);
+	assert_int_equal(ask(HC_PMEM_PENDING, 0), 2);
+	store_hint(0, 1);
+	/* A restart is no loss of power. */
+	store(AT, 21);
+	end();
+	assert_int_equal(create(), 0);
+	assert_int_equal(load(AT), 21);
+	assert_int_equal(load(AT + 3 * MIB), 13);
+	assert_int_equal(ask(HC_PMEM_PENDING, 0), 1);
+	/* A cut is: a line in flight comes or goes, what was flushed stays. */
+	for (u32 i = 0; i < 64; i++)
+		store(AT + 1 * MIB + i * 64, i);
+	store_hint(0, 1);
+	for (u32 i = 0; i < 64; i++)
+		store(AT + 1 * MIB + i * 64, i + 100);
+	restarts = 0;
+	assert_int_equal(ask(HC_PMEM_CUT, 0), 0);
+	assert_int_equal(restarts, 1);
+	end();
+	assert_int_equal(create(), 0);
+	for (u64 i = 0; i < 64; i++)
+		assert_true(load(AT + 1 * MIB + i * 64) % 100 == i);
+	assert_int_equal(load(AT), 21);
+	assert_int_equal(ask(HC_PMEM_PENDING, 0), 0);
+	/* The power failed once. */
+	store(AT, 22);
+	end();
+	assert_int_equal(create(), 0);
+	assert_int_equal(load(AT), 22);
+	end();
+}
+
+static void test_model(void **state)
+{
+	run_model(BIT64(FEAT_EPT_AD));
+	run_model(0); /* without dirty flags everything is compared */
+}
+
+static void test_modes(void **state)
+{
+	start_machine(BIT64(FEAT_EPT_AD));
+	configure(BOOT_PMEM_MODEL, 2 * MIB);
+	assert_int_equal(create(), 0);
+	assert_true(store_hint(0, 1));
+	assert_int_equal(ask(HC_PMEM_SET_MODE, HC_PMEM_MODE_NONE), 0);
+	assert_false(store_hint(0, 2));
+	assert_false(store_hint(4088, 3));
+	assert_int_equal(ask(HC_PMEM_WRITES, 0), 1);
+	assert_int_equal(ask(HC_PMEM_FLUSHES, 0), 1);
+	assert_int_equal(ask(HC_PMEM_SET_MODE, HC_PMEM_MODE_TRAP), 0);
+	assert_true(store_hint(0, 2));
+	assert_int_equal(ask(HC_PMEM_FLUSHES, 0), 2);
+	assert_int_equal(*(u64 *)phys_to_ptr(hpa(vm.pmem->region[0].hints.v + 4088)), 3);
+	assert_int_equal(ask(HC_PMEM_SET_MODE, HC_PMEM_MODE_DIRECT), HC_EINVAL);
+	assert_int_equal(ask(HC_PMEM_SET_MODE, 3), HC_EINVAL);
+	assert_int_equal(ask(HC_PMEM_SET_MODE, BIT64(32)), HC_EINVAL);
+	assert_int_equal(pmem_hypercall(&vcpu, HC_PMEM_MODE, 1, 0), HC_EINVAL);
+	assert_int_equal(ask(99, 0), HC_EINVAL);
+	/* Emulated accesses at the page's edges and beyond. */
+	pmem_window_write(&vcpu, 0, 4095, "xy", 2);
+	pmem_window_write(&vcpu, 1, 0, "xy", 2);
+	assert_int_equal(ask(HC_PMEM_WRITES, 0), 2);
+	end();
+	/* A VM without any. */
+	next_id++;
+	config.pmem_count = 0;
+	assert_int_equal(create(), 0);
+	assert_int_equal(ask(HC_PMEM_REGIONS, 0), 0);
+	assert_int_equal(ask(HC_PMEM_MODE, 0), HC_EINVAL);
+	assert_int_equal(pmem_device_map(&vm), 0);
+	pmem_tick(&vm);
+	end();
+}
+
+/* --- lent RAM -----------------------------------------------------------------------------------
+ */
+
+static void test_ram(void **state)
+{
+	u8 nfit[VNFIT_MAX];
+	u32 n;
+
+	start_machine(BIT64(FEAT_EPT_AD));
+	configure(BOOT_PMEM_RAM, 4 * MIB);
+	config.pmem_count = 2;
+	config.pmem[1] = (struct boot_pmem){.source = BOOT_PMEM_RAM, .bytes = 2 * MIB};
+	assert_int_equal(create(), 0);
+	assert_int_equal(pmem_device_map(&vm), 3);
+	n = pmem_nfit(&vm, nfit);
+	assert_in_range(n, 1, VNFIT_MAX);
+	assert_memory_equal(nfit + 16, guid_volatile, 16);
+	assert_int_equal(ask(HC_PMEM_MODE, 0), HC_PMEM_MODE_NONE);
+	assert_int_equal(ask(HC_PMEM_CONTROLLERS, 0), 0);
+	assert_false(store_hint(0, 1));
+	store(AT + 3 * MIB, 7);
+	assert_int_equal(page_at(AT + 3 * MIB).shift, 21);
+	store(AT + GIB, 8); /* each region begins at a boundary */
+	assert_int_equal(fault_at(AT + GIB + 2 * MIB, true), FAULT_EMULATE);
+	/* Labels. */
+	store(PMEM_LABELS_BASE + 8, 9);
+	store(PMEM_LABELS_BASE + PMEM_LABELS_STRIDE + 8, 10);
+	end();
+	assert_int_equal(create(), 0);
+	assert_int_equal(load(AT + 3 * MIB), 7);
+	assert_int_equal(load(AT + GIB), 8);
+	assert_int_equal(load(PMEM_LABELS_BASE + 8), 9);
+	assert_int_equal(load(PMEM_LABELS_BASE + PMEM_LABELS_STRIDE + 8), 10);
+	end();
+	/* More than there is. */
+	configure(BOOT_PMEM_RAM, 128 * MIB);
+	assert_int_equal(create(), ERR_NOMEM);
+	end();
+	configure(BOOT_PMEM_MODEL, 40 * MIB);
+	assert_int_equal(create(), ERR_NOMEM);
+	end();
+}
+
+/* --- the host's ---------------------------------------------------------------------------------
+ */
+
+static void host_table(u32 hints)
+{
+	nfit_begin(&table);
+	nfit_add_spa(&table, 1, guid_persistent, RANGE, 8 * MIB);
+	nfit_add_mapping(&table, 1, 1, 0, 8 * MIB);
+	if (hints)
+		nfit_add_hints(&table, 1, (u16)hints, HINTS + 8, 64);
+	nfit_add_caps(&table, 1, NFIT_CAP_MEMORY_FLUSH);
+	have_table = true;
+	start_machine(BIT64(FEAT_EPT_AD));
+}
+
+static u64 host_hint(u32 n)
+{
+	return *(u64 *)phys_to_ptr(hpa(HINTS + 8 + n * 64));
+}
+
+static void test_host(void **state)
+{
+	host_table(2);
+	assert_int_equal(uncached, HINTS);
+	configure(BOOT_PMEM_HOST, 0);
+	config.pmem[0].direct = 1;
+	assert_int_equal(create(), 0);
+	assert_int_equal(ask(HC_PMEM_MODE, 0), HC_PMEM_MODE_TRAP); /* two hints: not direct */
+	store(AT + 8 * MIB - 8, 77);
+	assert_int_equal(*(u64 *)phys_to_ptr(hpa(RANGE + 8 * MIB - 8)), 77);
+	assert_int_equal(page_at(AT).shift, 21);
+	assert_true(store_hint(0, 1));
+	assert_int_equal(host_hint(0), 1);
+	assert_int_equal(host_hint(1), 1);
+	assert_int_equal(ask(HC_PMEM_FLUSHES, 0), 1);
+	/* Real controllers are not left out, and power does not fail because a guest says so. */
+	assert_int_equal(ask(HC_PMEM_SET_MODE, HC_PMEM_MODE_NONE), HC_EINVAL);
+	assert_int_equal(ask(HC_PMEM_CUT, 0), HC_EINVAL);
+	end();
+	/* Its range is taken. */
+	u32 id = next_id;
+
+	configure(BOOT_PMEM_HOST, 0);
+	assert_int_equal(create(), ERR_NODEV);
+	end();
+	configure(BOOT_PMEM_HOST, 0);
+	config.pmem[0].range = 2;
+	assert_int_equal(create(), ERR_NODEV);
+	end();
+	/* But not from the one who has it. */
+	configure(BOOT_PMEM_HOST, 0);
+	next_id = id;
+	assert_int_equal(create(), 0);
+	assert_int_equal(load(AT + 8 * MIB - 8), 77);
+	end();
+}
+
+static void test_direct(void **state)
+{
+	host_table(1);
+	next_id = 20;
+	configure(BOOT_PMEM_HOST, 0);
+	config.pmem[0].direct = 1;
+	assert_int_equal(create(), 0);
+	assert_int_equal(ask(HC_PMEM_MODE, 0), HC_PMEM_MODE_DIRECT);
+	assert_false(store_hint(8, 6));
+	assert_int_equal(host_hint(0), 6); /* the device's own register */
+	assert_int_equal(page_at(PMEM_HINTS_BASE).type, 0);
+	assert_int_equal(page_at(PMEM_HINTS_BASE).perms, 3);
+	assert_int_equal(ask(HC_PMEM_SET_MODE, HC_PMEM_MODE_TRAP), 0);
+	assert_true(store_hint(8, 7));
+	assert_int_equal(host_hint(0), 1);
+	assert_int_equal(ask(HC_PMEM_SET_MODE, HC_PMEM_MODE_DIRECT), 0);
+	assert_false(store_hint(16, 8));
+	end();
+	/* Not unless the user vouches for the page. */
+	host_table(1);
+	configure(BOOT_PMEM_HOST, 0);
+	assert_int_equal(create(), 0);
+	assert_int_equal(ask(HC_PMEM_MODE, 0), HC_PMEM_MODE_TRAP);
+	end();
+	/* No hints at all: nothing to do, and what the platform says is passed on. */
+	host_table(0);
+	configure(BOOT_PMEM_HOST, 0);
+	assert_int_equal(create(), 0);
+	assert_int_equal(ask(HC_PMEM_MODE, 0), HC_PMEM_MODE_NONE);
+	assert_false(store_hint(8, 6));
+	u8 nfit[VNFIT_MAX];
+	u32 n = pmem_nfit(&vm, nfit);
+
+	assert_int_equal(nfit[n - 8], NFIT_CAP_MEMORY_FLUSH);
+	end();
+}
+
+static void test_bad_host(void **state)
+{
+	host_table(1);
+	/* In use as memory: firmware that says two things. */
+	boot.memory[1].type = BOOT_MEM_USABLE;
+	configure(BOOT_PMEM_HOST, 0);
+	assert_int_equal(create(), ERR_NODEV);
+	end();
+	/* A hint in the middle of RAM. */
+	nfit_begin(&table);
+	nfit_add_spa(&table, 1, guid_persistent, RANGE, 8 * MIB);
+	nfit_add_hints(&table, 1, 1, 2 * MIB, 64);
+	start_machine(0);
+	configure(BOOT_PMEM_HOST, 0);
+	assert_int_equal(create(), ERR_NODEV);
+	end();
+	/* A broken table is none. */
+	host_table(1);
+	table.bytes[60] ^= 1;
+	start_machine(0);
+	configure(BOOT_PMEM_HOST, 0);
+	assert_int_equal(create(), ERR_NODEV);
+	end();
+}
+
+static int teardown(void **state)
+{
+	host_memory_release();
+	return 0;
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_model),  cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_ram),    cmocka_unit_test(test_host),
+		cmocka_unit_test(test_direct), cmocka_unit_test(test_bad_host),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, teardown);
+}
