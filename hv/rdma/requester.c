@@ -355,7 +355,10 @@ static void message_packet(struct rdma_qp *qp, const struct rdma_send *s, struct
 	p->imm = s->work.imm;
 	p->payload_len = last ? s->work.length - offset : qp->config.mtu;
 	p->payload = p->payload_len ? (const u8 *)s->work.data + offset : NULL;
-	p->ack_request = last || ++req->unasked >= ASK_EVERY || flight >= req->window;
+	/* After a time-out each packet asks: the one that did may be what is lost again and again.
+	 */
+	p->ack_request =
+		last || ++req->unasked >= ASK_EVERY || flight >= req->window || req->retries;
 	if (p->ack_request)
 		req->unasked = 0;
 }

@@ -304,6 +304,7 @@ static void test_timeouts(void **state)
 	for (n = 0; n < ARRAY_SIZE(factors); n++) {
 		assert_int_equal(transmit(p, 0, &packet), OP_WRITE_FIRST);
 		assert_int_equal(packet.psn, 0);
+		assert_int_equal(packet.ack_request, n > 0); /* repeated: each packet asks */
 		assert_int_equal(transmit(p, 0, &packet), OP_WRITE_LAST);
 		assert_int_equal(transmit(p, 0, &packet), OP_WRITE_ONLY);
 		at = rdma_qp_deadline(&p->end[0].qp);
