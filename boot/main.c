@@ -113,7 +113,7 @@ static u64 memory_of(const struct boot_vm *vm)
 static bool check_memory(struct boot_info *info)
 {
 	struct memmap map = {.range = info->memory};
-	u64 wanted = 0, usable;
+	u64 wanted = 0, bytes, usable;
 	EFI_STATUS status;
 	UINTN key;
 	u32 i;
@@ -125,8 +125,14 @@ static bool check_memory(struct boot_info *info)
 	}
 	map.count = info->memory_count;
 	usable = memmap_sum(&map, BOOT_MEM_USABLE);
-	for (i = 0; i < info->vm_count; i++)
-		wanted += memory_of(&info->vm[i]);
+	for (i = 0; i < info->vm_count; i++) {
+		bytes = memory_of(&info->vm[i]);
+		/* In sequence a VM's memory is free when the next one starts. */
+		if (info->options.order == BOOT_ORDER_SEQUENCE)
+			wanted = MAX(wanted, bytes);
+		else
+			wanted += bytes;
+	}
 	if (wanted <= usable)
 		return true;
 	problem("not enough memory: the VMs want %llu MiB, %llu MiB are usable; lower \"memory\" "

@@ -110,8 +110,9 @@ static void round_acpi(void)
 	u16 port = (u16)(0x600 + rng_below(&rng, 12));
 	u32 v = value();
 
-	if (port <= PM1_CNT_TOP && PM1_CNT_TOP - port < 4)
-		v &= ~((u32)SLP_EN << 8 * (PM1_CNT_TOP - port));
+	for (unsigned int i = 0; i < 4; i++)
+		if (port + i == PM1_CNT_TOP)
+			v &= ~((u32)SLP_EN << 8 * i);
 	access_port(port, v);
 }
 

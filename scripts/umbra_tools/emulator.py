@@ -22,6 +22,7 @@ OVMF_SPLIT = [(f"/usr/share/OVMF/OVMF_CODE{size}.fd", f"/usr/share/OVMF/OVMF_VAR
               for size in ("_4M", "")]
 BOCHS_CET_MODELS = ("tigerlake", "sapphire_rapids", "arrow_lake")
 DEFAULT_BOCHS_CPU = "corei7_skylake_x"
+BOCHS_HOST_MIB = 2048  # of guest memory that Bochs keeps in its own; the rest is in a file
 # OVMF's console is on both ports; Umbra's log begins with its first line.
 LOG_START = re.compile(rb"\[ *\d+\.\d{6} cpu\d+\] |^umbra: ", re.M)
 END = re.compile(rb"umbra: end (\d+)\b[^\n]*\n")
@@ -110,7 +111,7 @@ def _bochs_command(machine, image, work, ports):
     (work / "bochsrc").write_text(f"""\
 config_interface: textconfig
 display_library: rfb, options="timeout=0"
-memory: guest={machine.memory}, host={machine.memory}
+memory: guest={machine.memory}, host={min(machine.memory, BOCHS_HOST_MIB)}
 romimage: file={_first(OVMF_COMBINED, "UEFI firmware OVMF.fd")}
 vgaromimage: file=/usr/share/vgabios/vgabios.bin
 cpu: model={model}, count={machine.cpus}, ips=50000000, reset_on_triple_fault=0{without}

@@ -148,14 +148,15 @@ def for_emulator(config, emulator_name, hide=None):
 
 
 def needed_memory(config):
-    """MiB for a machine that holds all guests and Umbra."""
-    total = 0
+    """MiB for a machine that holds Umbra and the guests, those that run at the same time."""
+    sizes = [0]
     for vm in config.vms():
+        sizes.append(config.disk_bytes(vm) >> 20)
         with contextlib.suppress(argparse.ArgumentTypeError):
             text = config.get(f"vm {vm}", "memory", "64M")
-            total += mebibytes(text) if text[-1:].upper() in "KMG" else int(text, 0) >> 20
-        total += config.disk_bytes(vm) >> 20
-    return max(1024, total + 512)
+            sizes[-1] += mebibytes(text) if text[-1:].upper() in "KMG" else int(text, 0) >> 20
+    sequence = config.get("umbra", "order") == "sequence"
+    return max(1024, (max(sizes) if sequence else sum(sizes)) + 512)
 
 
 def needed_cpus(config):
