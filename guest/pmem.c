@@ -133,7 +133,7 @@ static void read_spa(const u8 *p)
 static void read_hints(const u8 *p)
 {
 	for (u32 r = 0; r < 2; r++) {
-		if (region[r].handle != get(p + 4, 4))
+		if (!region[r].handle || region[r].handle != get(p + 4, 4))
 			continue;
 		region[r].hints = (u32)get(p + 8, 2);
 		for (u32 i = 0; i < MIN(region[r].hints, (u32)HINTS); i++)
@@ -181,7 +181,7 @@ static void find_regions(void)
 
 static void test_nfit(void)
 {
-	static const u32 expected[8] = {2, 2, 0, 0, 2, 0, 2, 1};
+	static const u32 expected[8] = {2, 1, 0, 0, 1, 0, 1, 1};
 
 	for (u32 i = 0; i < 8; i++)
 		tap_is(structures[i], expected[i], "structures of type %u", i);
@@ -199,8 +199,8 @@ static void test_nfit(void)
 		       region[r].base);
 		for (u32 i = 0; i < region[r].hints; i++)
 			good += region[r].hint[i] && !(region[r].hint[i] & 7);
-		tap_is(good, HINTS, "aligned flush hints");
-		tap_ok(region[r].handle, "NVDIMM 0x%x", region[r].handle);
+		tap_is(good, r ? 0 : HINTS, "aligned flush hints");
+		tap_is(region[r].handle, 1 - r, "handle of its NVDIMM, or none");
 	}
 }
 
@@ -303,10 +303,6 @@ static void test_modes(void)
 	tap_is(sum, 0, "words of the page that changed with the mode");
 	page[0] = 1;
 	tap_is(flushes(), 1, "flush by the first store after that");
-	before = faults();
-	for (u32 i = 0; i < MANY; i++)
-		*(volatile u64 *)region[1].hint[i % HINTS] = i;
-	tap_ok(faults() - before <= 1, "no exits for the hints of lent RAM");
 }
 
 static void test_lines(void)

@@ -119,8 +119,8 @@ DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRAVM", 1)
 
 /*
  * An NVDIMM (9.20.3). Its label storage area is memory that _LSR and _LSW copy from and to (6.5.10).
- * Linux asks for these only if the NVDIMM has a _DSM of a family that it knows: the one here has no
- * function but the one that says so.
+ * Linux asks for these only if the NVDIMM has a _DSM of a family that it knows, and not with Intel's,
+ * which has functions for that. The one here, Hyper-V's, has none but the one that says so.
  */
 #define NVDIMM(name, index, handle, labels)				\
 		Device (name)						\
@@ -162,7 +162,7 @@ DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRAVM", 1)
 
 			Method (LDSM, 2, NotSerialized)
 			{
-				If (Arg0 == ToUUID ("4309ac30-0d11-11e4-9191-0800200c9a66") && Arg1 == 0)
+				If (Arg0 == ToUUID ("5746c5f2-a9a2-4264-ad0e-e4ddc9e09e80") && Arg1 == 0)
 				{
 					Return (Buffer () { 0x01 })
 				}

@@ -173,9 +173,10 @@ static int take_medium(struct vm *vm, struct pmem_region *r, u32 number)
 
 	if (r->medium.kind)
 		return 0;
-	if (!r->hints.v && frame_alloc_page(FRAME_HV, &r->hints))
+	/* What does not persist is no NVDIMM: neither hints nor labels. */
+	if (config->source != BOOT_PMEM_RAM && !r->hints.v && frame_alloc_page(FRAME_HV, &r->hints))
 		return ERR_NOMEM;
-	if (!r->labels.v) {
+	if (config->source != BOOT_PMEM_RAM && !r->labels.v) {
 		err = take_frames(PMEM_LABELS_STRIDE, &r->labels);
 		if (err)
 			return err;
@@ -236,8 +237,9 @@ static int add_region(struct vm *vm, u32 number, gpa_t base)
 
 	r->base = base;
 	err = space_add_pmem(vm, base, r->medium.bytes, r->medium.base, leaf, number);
-	if (!err)
-		err = space_add_window(vm, hints_at(number), PAGE_SIZE, number);
+	if (err || !persists(r))
+		return err;
+	err = space_add_window(vm, hints_at(number), PAGE_SIZE, number);
 	if (!err)
 		err = space_add_pmem(vm, gpa(PMEM_LABELS_BASE + number * PMEM_LABELS_STRIDE),
 				     PMEM_LABELS_STRIDE, r->labels, PAGE_SIZE,
@@ -297,13 +299,18 @@ int pmem_create(struct vm *vm)
 
 u32 pmem_device_map(const struct vm *vm)
 {
-	return vm->pmem ? BIT(vm->pmem->count) - 1 : 0;
+	u32 map = 0;
+
+	for (u32 i = 0; vm->pmem && i < vm->pmem->count; i++)
+		if (persists(&vm->pmem->region[i]))
+			map |= BIT(i);
+	return map;
 }
 
 u32 pmem_nfit(const struct vm *vm, u8 out[VNFIT_MAX])
 {
 	struct vnfit_region region[PMEM_REGIONS];
-	u32 caps = NFIT_CAP_CACHE_FLUSH | NFIT_CAP_MEMORY_FLUSH;
+	u32 caps = pmem_device_map(vm) ? NFIT_CAP_CACHE_FLUSH | NFIT_CAP_MEMORY_FLUSH : 0;
 
 	if (!vm->pmem)
 		return 0;
@@ -312,7 +319,8 @@ u32 pmem_nfit(const struct vm *vm, u8 out[VNFIT_MAX])
 
 		region[i] = (struct vnfit_region){r->base.v, r->medium.bytes, persists(r),
 						  hints_at(i).v, vm->id << 8 | i};
-		caps &= r->medium.caps;
+		if (persists(r))
+			caps &= r->medium.caps;
 	}
 	return vnfit_build(region, vm->pmem->count, caps, out);
 }
@@ -351,7 +359,7 @@ void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *fr
 {
 	struct pmem_region *r = region_of(vcpu->vm, number);
 
-	if (!r || offset >= PAGE_SIZE || bytes > PAGE_SIZE - offset)
+	if (!r || !r->hints.v || offset >= PAGE_SIZE || bytes > PAGE_SIZE - offset)
 		return;
 	/* What was stored is seen by who reads the page, as with the page mapped. */
 	memcpy((u8 *)phys_to_ptr(r->hints) + offset, from, bytes);
@@ -365,7 +373,7 @@ void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_
 	struct pmem_region *r = region_of(vcpu->vm, number);
 
 	memset(to, 0xff, bytes);
-	if (r && offset < PAGE_SIZE && bytes <= PAGE_SIZE - offset)
+	if (r && r->hints.v && offset < PAGE_SIZE && bytes <= PAGE_SIZE - offset)
 		memcpy(to, (const u8 *)phys_to_ptr(r->hints) + offset, bytes);
 }
 
@@ -413,6 +421,12 @@ void pmem_stop(struct vm *vm)
 		collect(vm, r);
 		if (vm->pmem->cut)
 			medium_cut(&r->medium);
+		/* A guest that does nothing but restart fills no log. */
+		if (r->medium.controllers && !vm->restart)
+			log_info("vm %s: NVDIMM %u: %llu stores to its hints, %llu flushes of "
+				 "controller 0 of %u",
+				 vm->config->name, i, (unsigned long long)r->writes,
+				 (unsigned long long)r->medium.flushes[0], r->medium.controllers);
 	}
 	vm->pmem->cut = 0;
 }

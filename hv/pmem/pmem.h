@@ -1,6 +1,7 @@
 /*
  * Persistent regions of VMs: what the configuration asks for, put on a medium (medium.h) and shown
  * to the guest as an NVDIMM (vnfit.h) with a label storage area and a page of flush hints.
+ * Lent RAM is shown as a volatile range, and has neither.
  *
  * A region lies above the guest's RAM, at 1 GiB boundaries, in no memory map. Its medium and labels
  * belong to the configuration's VM, not to one of its lives: they are allocated when it first
@@ -51,7 +52,7 @@ int pmem_create(struct vm *vm);
 /* All its vCPUs have stopped, its address space is still there. */
 void pmem_stop(struct vm *vm);
 
-/* For the ACPI tables: bit n = region n is there, and vnfit_build() of them. */
+/* For the ACPI tables: bit n = region n is an NVDIMM, and vnfit_build() of them. */
 u32 pmem_device_map(const struct vm *vm);
 u32 pmem_nfit(const struct vm *vm, u8 out[VNFIT_MAX]);
 

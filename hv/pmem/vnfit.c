@@ -54,6 +54,8 @@ static u8 *put_region(u8 *to, const struct vnfit_region *r, u32 n)
 
 	memcpy(spa.guid, r->persists ? persistent : is_volatile, sizeof(spa.guid));
 	to = put(to, &spa, sizeof(spa));
+	if (!r->persists)
+		return to;
 	to = put(to, &mapping, sizeof(mapping));
 	to = put(to, &control, sizeof(control));
 	to = put(to, &hints, sizeof(hints));

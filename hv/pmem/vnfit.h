@@ -2,6 +2,8 @@
  * A guest's NFIT (ACPI 6.5, 5.2.25): for each region a range, an NVDIMM of its own that is mapped
  * to it, that NVDIMM's control region and flush hints; then the platform's capabilities. One
  * virtual NVDIMM for each region, so that one store to a hint covers all physical controllers.
+ * A volatile range has no NVDIMM: for such a mapping Linux (6.1) finds none, and then refuses the
+ * whole table.
  */
 #pragma once
 
