@@ -258,7 +258,7 @@ class Progress:
         return "the firmware starts"
 
     def __call__(self, seconds):
-        if self.done:
+        if self.done or emulator.plain(self.shown)[-1:] not in ("", "\n"):  # within a line
             return
         stage = self._stage()
         if self.terminal:
