@@ -220,9 +220,10 @@ static bool timer_works(void)
 /* Channel 0 as IRQ 0, through the IOAPIC. */
 static bool pit_works(void)
 {
+	/* First, since whatever it was doing may raise the line at any time. */
+	pit_start(0, 0, 1193);
 	irq_clear();
 	ioapic_set(2, VEC_PIT);
-	pit_start(0, 0, 1193);
 	irq_enable();
 	delay_us(3000);
 	irq_disable();
