@@ -396,9 +396,9 @@ exec /sbin/init
 """
 
 INITTAB = """::sysinit:/etc/rc
-::respawn:-/bin/sh
+::respawn:/bin/cttyhack /bin/sh -l
 ::restart:/sbin/init
-::shutdown:/bin/umount -a -r
+::shutdown:/bin/umount -a -t ext4
 """
 
 RC = r"""#!/bin/sh
