@@ -116,6 +116,12 @@ static inline bool ready(struct vcpu *vcpu)
 	return true;
 }
 
+/*
+ * TSC ticks that a guest gets between two looks at its timers, or one that programs them to the
+ * limit would never run where ticks are as slow as instructions (emulators).
+ */
+#define LEAST_RUN 500
+
 static __noinline int prepare_slowly(struct vcpu *vcpu)
 {
 	int result = RUN_AGAIN;
@@ -137,8 +143,10 @@ static __noinline int prepare_slowly(struct vcpu *vcpu)
 			result = serve_requests(vcpu, requests);
 		}
 		now = rdtsc();
-		if (now >= vcpu->deadline && result == RUN_AGAIN)
+		if (now >= vcpu->deadline && result == RUN_AGAIN) {
 			result = sched_tick(vcpu, now);
+			vcpu->deadline = MAX(vcpu->deadline, rdtsc() + LEAST_RUN);
+		}
 		if (result != RUN_AGAIN)
 			return result;
 	} while (!ready(vcpu));
