@@ -365,6 +365,7 @@ def linux_pauses(t):
     t.type(CTRL_A + "x")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("emulator,cpus", [("bochs3", 2)])
 def test_linux_does_not_notice(emulator, cpus):
     """Half a minute of pause: no watchdog barks, and the clock has not moved."""
