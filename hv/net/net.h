@@ -1,0 +1,81 @@
+/*
+ * The machine's network: one NIC, polled, with lwIP (NO_SYS) behind it for ARP, IPv4, ICMP, UDP and
+ * DHCP. RoCEv2 goes past lwIP both ways.
+ *
+ * Single context: everything but net_init(), net_service() and net_busy() is called with the lock
+ * of net_lock() held, which is held for short times and never while waiting. Nothing allocates
+ * after net_init().
+ */
+#pragma once
+
+#include <umbra/boot_info.h>
+
+#include "rdma/packet.h"
+
+enum net_state {
+	NET_ABSENT, /* not configured, or no NIC that the driver knows */
+	NET_DOWN,   /* no link */
+	NET_ASKING, /* no address yet */
+	NET_UP,
+};
+
+struct net_stats {
+	u64 rx_frames, rx_bytes, tx_frames, tx_bytes;
+	u64 rx_errors; /* frames that the NIC marked bad */
+	u64 rx_missed; /* frames that found no buffer, as the NIC counts them */
+	u64 tx_full;   /* net_transmit() found no descriptor */
+	u64 link_changes;
+};
+
+/*
+ * Finds and starts the NIC if boot->options.network says so; once, on the boot CPU, before VMs run.
+ * 0 also if there is none to start; ERR_NODEV: one is configured and there is none, which is
+ * logged.
+ */
+int net_init(const struct boot_info *boot);
+
+enum net_state net_state(void);
+u32 net_ip(void); /* host byte order, 0: none yet */
+const u8 *net_mac(void);
+const char *net_nic_name(void); /* "82540EM at 00:03.0" */
+void net_stats(struct net_stats *out);
+
+/*
+ * The MAC address of a machine, or of the gateway if it is not on this network. 0; ERR_BUSY: asked,
+ * call again later (it is asked again at most once a second); ERR_NODEV: no network.
+ */
+int net_resolve(u32 ip, u8 mac[6]);
+
+/*
+ * Transmits head, payload and tail; head and tail are copied, the payload must stay until it has
+ * left: until net_service() has returned at least once with no frame queued. ERR_BUSY: the ring is
+ * full, ERR_NODEV: no link.
+ */
+int net_transmit(const struct rdma_frame *f);
+
+void net_lock(void);
+bool net_trylock(void);
+void net_unlock(void);
+
+/*
+ * Receives what has arrived, runs lwIP's timers, and lets RoCE transmit. Any CPU; returns at once
+ * if another one is at it. True if anything was received or sent.
+ */
+bool net_service(void);
+
+/* TSC by which net_service() must be called at the latest though no frame arrives; ~0: never. */
+u64 net_deadline(void);
+
+/*
+ * RoCE, which remote/ defines (bound at link time), called with the lock held. A received frame to
+ * UDP port 4791, valid during the call; the next frame to transmit, or false; the time at which
+ * roce_transmit() wants to be called though nothing arrives (RDMA_NEVER). Time is net_now().
+ */
+void roce_receive(u64 now, const u8 *frame, size_t len);
+bool roce_transmit(u64 now, struct rdma_frame *f);
+u64 roce_deadline(void);
+/* After each round of the above: completions are looked at here. */
+void roce_serviced(u64 now);
+
+/* Nanoseconds, monotonic. */
+u64 net_now(void);

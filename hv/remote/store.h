@@ -1,0 +1,77 @@
+/*
+ * The store of one VM: its pages on memory nodes. A page is 4 KiB and has a number (0 to pages -
+ * 1); what was written last is what is read, or an error is reported: never other bytes.
+ *
+ * Sealed pages leave encrypted and authenticated (seal.h); the tags and versions stay here, so that
+ * an altered, older or misplaced page is found out. With N replicas a write is complete when N
+ * nodes have acknowledged it, fewer only if fewer are reachable and at least one is.
+ *
+ * Portable: no allocation after store_init(), no call-backs; like a QP it has one owner at a time.
+ */
+#pragma once
+
+#include "lib/types.h"
+#include "rdma/fabric.h"
+
+#define STORE_NODES    4u
+#define STORE_INFLIGHT 64u /* operations posted and not fetched */
+#define STORE_KEY      32u
+
+struct store_config {
+	struct fabric *fabric;
+	u32 link[STORE_NODES]; /* of the fabric */
+	u32 nodes;	       /* 1 to STORE_NODES */
+	u32 replicas;	       /* 1 to nodes */
+	u32 pages;
+	u32 vm; /* part of nonces */
+	bool seal;
+	u8 key[STORE_KEY]; /* from the machine's entropy, per VM */
+};
+
+enum store_result {
+	STORE_OK,
+	STORE_CORRUPT, /* no replica has the page as it was written */
+	STORE_FULL,    /* no node has room: the page stays where it is */
+};
+
+struct store_completion {
+	u64 id;
+	enum store_result result;
+};
+
+struct store_stats {
+	u64 reads, writes, bytes_in, bytes_out;
+	u64 failovers, corrupt, rereplicated;
+	u32 nodes_up;
+	u32 under_replicated; /* pages */
+};
+
+struct store;
+
+/* Bytes of memory that a store of this configuration needs, 8-byte aligned. */
+size_t store_bytes(const struct store_config *config);
+/* In `memory` of that size, zeroed. NULL: a value out of its range. Begins to connect. */
+struct store *store_init(void *memory, const struct store_config *config);
+/* Flushes nothing: the VM is gone. Slots and links are given up. */
+void store_destroy(struct store *s);
+
+/*
+ * `data` is a page that must stay (for a write: unchanged) until the completion has been fetched.
+ * ERR_BUSY: STORE_INFLIGHT are under way. ERR_NOENT: the page was never written. An operation that
+ * finds no node waits until one is there: the owner sees store_stalled().
+ */
+int store_read(struct store *s, u64 id, u32 page, void *data);
+int store_write(struct store *s, u64 id, u32 page, const void *data);
+/* The page's content is not needed any more; not while it is under way. */
+void store_discard(struct store *s, u32 page);
+
+/* In any order; false if there is none. */
+bool store_done(struct store *s, struct store_completion *c);
+
+/* Moves things on: to be called after each fabric_receive() and before fabric_transmit(). */
+void store_work(struct store *s, u64 now);
+u64 store_deadline(const struct store *s);
+
+/* An operation has waited since this time for a node that has what it needs; 0: none does. */
+u64 store_stalled(const struct store *s);
+void store_stats(const struct store *s, struct store_stats *out);
