@@ -32,6 +32,23 @@ START_LIMIT = 300  # seconds of silence in which firmware and loader must reach 
 
 
 @dataclasses.dataclass
+class Nic:
+    """A NIC whose wire is a pair of UDP ports on 127.0.0.1, one Ethernet frame in a datagram: the
+    emulator receives at `port` and sends to `port` + 1, which is where a peer binds."""
+    port: int = 0  # 0: a free pair is looked for
+    model: str = "e1000"  # QEMU: also e1000e; Bochs has the former only
+    mac: str = "52:54:00:75:6d:01"
+
+    def __post_init__(self):
+        self.port = self.port or free_port_pair()
+
+    @property
+    def peer(self):
+        """(port to bind, port to send to) for the other end."""
+        return self.port + 1, self.port
+
+
+@dataclasses.dataclass
 class Machine:
     """What to emulate. emulator: `qemu`, `bochs` (the host's) or `bochs3`."""
     emulator: str
@@ -39,6 +56,23 @@ class Machine:
     cpus: int = 1
     memory: int = 1024  # MiB
     usb: bool = False  # QEMU: the image is a USB stick
+    nic: Nic | None = None
+    ips: int = 50000000  # Bochs: instructions that it calls a second; lower makes a network faster
+    qmp: int = 0  # QEMU: it connects its QMP monitor to this TCP port
+
+
+def free_port_pair():
+    """A UDP port that nobody uses, nor the one after it."""
+    while True:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first, \
+                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second:
+            first.bind(("127.0.0.1", 0))
+            port = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 def host_has_vmx():
@@ -108,15 +142,21 @@ def _bochs_command(machine, image, work, ports):
     without = ""
     if model in BOCHS_CET_MODELS and re.search(r"Bochs x86 Emulator 3\.0", known):
         without = ", exclude_features=\"cet\""
+    slot, card = "", ""
+    if nic := machine.nic:
+        if nic.model != "e1000":
+            raise Failure(f"{program} has no NIC {nic.model}, only e1000")
+        slot = ", slot2=e1000"
+        card = f"e1000: enabled=1, mac={nic.mac}, ethmod=socket, ethdev={nic.port}\n"
     (work / "bochsrc").write_text(f"""\
 config_interface: textconfig
 display_library: rfb, options="timeout=0"
 memory: guest={machine.memory}, host={min(machine.memory, BOCHS_HOST_MIB)}
 romimage: file={_first(OVMF_COMBINED, "UEFI firmware OVMF.fd")}
 vgaromimage: file=/usr/share/vgabios/vgabios.bin
-cpu: model={model}, count={machine.cpus}, ips=50000000, reset_on_triple_fault=0{without}
-pci: enabled=1, chipset=i440fx, slot1=pcivga
-ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
+cpu: model={model}, count={machine.cpus}, ips={machine.ips}, reset_on_triple_fault=0{without}
+pci: enabled=1, chipset=i440fx, slot1=pcivga{slot}
+{card}ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=disk, path={image}, mode=volatile
 com1: enabled=1, mode=socket-client, dev=127.0.0.1:{ports[0]}
 com2: enabled=1, mode=socket-client, dev=127.0.0.1:{ports[1]}
@@ -155,6 +195,13 @@ def _qemu_command(machine, image, work, ports):
         command += ["-device", "qemu-xhci", "-device", "usb-storage,drive=disk"]
     else:
         command += ["-device", "ide-hd,drive=disk,bus=ide.0"]
+    if nic := machine.nic:
+        command += ["-netdev", f"dgram,id=net0,local.type=inet,local.host=127.0.0.1,"
+                    f"local.port={nic.port},remote.type=inet,remote.host=127.0.0.1,"
+                    f"remote.port={nic.port + 1}",
+                    "-device", f"{nic.model},id=nic0,netdev=net0,mac={nic.mac},romfile="]
+    if machine.qmp:
+        command += ["-qmp", f"tcp:127.0.0.1:{machine.qmp}"]
     for number, port in enumerate(ports, 1):
         command += ["-chardev", f"socket,id=com{number},host=127.0.0.1,port={port}",
                     "-serial", f"chardev:com{number}"]
@@ -163,7 +210,8 @@ def _qemu_command(machine, image, work, ports):
 
 class Session:
     """One run of an emulator. Afterwards: `console` and `log` (bytes of COM1 and COM2), `reason`
-    (`end`, `firmware`, `died`, `timeout`, `silent`), `status` (Umbra's, where reason is `end`)."""
+    (`end`, `firmware`, `died`, `timeout`, `silent`, `stopped`), `status` (Umbra's, where reason is
+    `end`)."""
 
     def __init__(self, machine, image, work, on_console=None, on_log=None, on_time=None):
         self.machine, self.work = machine, pathlib.Path(work)
@@ -176,6 +224,11 @@ class Session:
         self.reason, self.status, self.returncode = None, None, None
         self.silent_log = False  # set to True if the log may stay empty while Umbra runs
         self._pending = bytearray()  # input for the guest, not sent yet
+        self._stop = False
+
+    def stop(self):
+        """End the run soon, from any thread; the reason will be `stopped`."""
+        self._stop = True
 
     def run(self, timeout=None, keyboard=None):
         """Run until Umbra ends, the loader gives up, the emulator dies, or `timeout` seconds.
@@ -244,6 +297,9 @@ class Session:
                 return
             if timeout is not None and now - start > timeout:
                 self.reason = self.reason or "timeout"
+                return
+            if self._stop:
+                self.reason = self.reason or "stopped"
                 return
             if not self.log and not self.silent_log and now - start > START_LIMIT:
                 self.reason = self.reason or "silent"

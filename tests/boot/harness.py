@@ -34,7 +34,7 @@ def have_emulator(name):
 
 @dataclasses.dataclass
 class Result:
-    reason: str  # of emulator.Session: end, firmware, died, timeout, silent
+    reason: str  # of emulator.Session: end, firmware, died, timeout, silent, stopped
     status: int  # Umbra's, if reason is `end`
     console: str
     log: str
@@ -75,13 +75,18 @@ def select(names, settings=None, umbra=None):
 
 
 def boot(guests=None, *, config=None, name=None, emulator_name="bochs", cpu="", cpus=1, memory=None,
-         hide=(), usb=False, files=None, timeout=300, keys=None, on_console=None):
+         hide=(), usb=False, files=None, timeout=300, keys=None, on_console=None,
+         nic=None, ips=None, qmp=0, on_log=None, ready=None, leader=None):
     """Boot and return a Result.
 
     guests  names in guest/default.conf (see select), unless
     config  a Config with paths of this machine, or text or bytes that go on the ESP as they are
     files   {path on the ESP: bytes or path, or None to leave a standard file out}
     keys    a file descriptor: what is typed; on_console(bytes, umbra_runs) sees all output
+    nic     an emulator.Nic; its other end is at nic.peer. ips, qmp: as in emulator.Machine
+    on_log  on_log(bytes) sees Umbra's log; ready(session) is called before the start: a thread may
+            end the run by session.stop()
+    leader  name of a VM: its end is the end
     """
     if isinstance(config, str):
         config = config.encode()
@@ -105,8 +110,12 @@ def boot(guests=None, *, config=None, name=None, emulator_name="bochs", cpu="", 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     image = disk.build_image(contents, folder / "umbra.img")
-    machine = emulator.Machine(emulator_name, cpu, cpus, memory or 1024, usb)
-    session = emulator.Session(machine, image, folder, on_console)
+    machine = emulator.Machine(emulator_name, cpu, cpus, memory or 1024, usb, nic,
+                               ips or emulator.Machine.ips, qmp)
+    session = emulator.Session(machine, image, folder, on_console, on_log)
+    session.leader = leader
+    if ready:
+        ready(session)
     session.run(timeout, keys)
     (folder / "umbra.conf").write_bytes(config)
     (folder / "console").write_bytes(session.console)
