@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from relay import Relay
 from umbra_tools.base import BUILD, ROOT
 
 
@@ -52,3 +53,30 @@ def test_pages_survive_losses(node):
 def test_token(node):
     done = client(node, 64, 0, "wrong")
     assert done.returncode == 1 and "reason 28" in done.stdout
+
+
+FAULTS = {
+    "duplicate": {"duplicate": 0.05},
+    "reorder": {"reorder": 0.05},
+    "corrupt": {"corrupt": 0.05},
+    "delay": {"delay": 0.002},
+    "loss": {"loss": 0.1},
+    "all": {"loss": 0.01, "duplicate": 0.01, "reorder": 0.02, "corrupt": 0.01, "jitter": 0.001},
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_bad_wire(built, kind):
+    with Relay(2, seed=11) as relay:
+        process = subprocess.Popen([BUILD / "memnode", "--udp", relay.port[1].udp, "--size", "1"],
+                                   stdout=subprocess.DEVNULL)
+        try:
+            relay.faults(**FAULTS[kind])
+            done = client((relay.port[0].host, relay.port[0].wire), 1024)
+        finally:
+            process.terminate()
+            process.wait()
+    assert done.returncode == 0 and "memtest: 1024 pages" in done.stdout, done.stdout
+    counted = {"loss": "lost", "duplicate": "duplicated", "reorder": "reordered",
+               "corrupt": "corrupted"}
+    assert all(relay.count[counted[name]] > 20 for name in FAULTS[kind] if name in counted)
