@@ -117,7 +117,7 @@ $(BUILD)/BOOTX64.EFI: $(BUILD)/loader.so
 
 # --- the bare machine: scripts/bench's other side ---------------------------------------------
 # Loader and hypervisor files for an EFI application that starts the guest's kernel without Umbra.
-BARE_BOOT   := boot/config.c boot/console.c boot/file.c boot/memmap.c boot/memory.c boot/text.c
+BARE_BOOT   := $(wildcard boot/config*.c) boot/console.c boot/file.c boot/memmap.c boot/memory.c boot/text.c
 BARE_SHARED := $(wildcard hv/vm/load*.c) hv/vm/bios.c hv/dev/acpi_tables.c hv/lib/print.c \
 	hv/lib/string.c hv/lib/features.c
 BARE_OBJ    := $(BARE_BOOT:%.c=$(BUILD)/%.o) $(BARE_SHARED:%.c=$(BUILD)/bare/%.o) \

@@ -93,11 +93,11 @@ static bool load_guest(const struct boot_info *info, struct boot_vm *vm)
 	return ok;
 }
 
-/* RAM, persistent regions that are made of RAM (a model twice), and every page of its disks written
- * to (before the disks are loaded: without). */
+/* Frames of RAM, persistent regions that are made of RAM (a model twice), and every page of its
+ * disks written to (before the disks are loaded: without). */
 static u64 memory_of(const struct boot_vm *vm)
 {
-	u64 bytes = vm->memory;
+	u64 bytes = vm->remote_count ? vm->local : vm->memory;
 	u32 i;
 
 	for (i = 0; i < vm->disk_count; i++)

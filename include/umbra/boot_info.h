@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define BOOT_INFO_MAGIC	  0x4152424d55424f4full /* "OOBUMBRA" */
-#define BOOT_INFO_VERSION 3
+#define BOOT_INFO_VERSION 4
 
 #define BOOT_MAX_MEMORY	 512
 #define BOOT_MAX_CPUS	 64
@@ -24,9 +24,12 @@
 #define BOOT_MAX_DISKS	 4
 #define BOOT_MAX_PMEM	 4
 #define BOOT_MAX_VCPUS	 16
+#define BOOT_MAX_REMOTE	 4
 #define BOOT_NAME_LEN	 32
 #define BOOT_PATH_LEN	 128
 #define BOOT_CMDLINE_LEN 1024
+#define BOOT_TOKEN_LEN	 16
+#define BOOT_NODE_PORT	 7471
 
 enum boot_mem_type {
 	BOOT_MEM_USABLE = 1,   /* free RAM: conventional, boot services, loader temporary */
@@ -99,6 +102,30 @@ enum boot_focus {
 	BOOT_FOCUS_VM, /* + index */
 };
 
+enum boot_role {
+	BOOT_ROLE_HYPERVISOR,
+	BOOT_ROLE_MEMORY_NODE, /* runs no guests, lends RAM to other machines */
+};
+
+enum boot_network_mode {
+	BOOT_NETWORK_NONE,
+	BOOT_NETWORK_DHCP,
+	BOOT_NETWORK_STATIC,
+};
+
+struct boot_network {  /* IPv4, host byte order */
+	uint32_t mode; /* enum boot_network_mode; of the others, STATIC: */
+	uint32_t address;
+	uint32_t prefix;  /* length, 1 to 30 */
+	uint32_t gateway; /* on this network; 0: none */
+};
+
+struct boot_node {     /* a machine that lends memory */
+	uint32_t ip;   /* host byte order */
+	uint16_t port; /* RDMA-CM, service of RDMA_PS_TCP */
+	uint16_t reserved;
+};
+
 struct boot_options {		   /* [umbra] */
 	uint64_t hide;		   /* optional features to pretend absent: 1 << enum feature */
 	uint32_t log_level;	   /* enum boot_log_level */
@@ -115,6 +142,10 @@ struct boot_options {		   /* [umbra] */
 	uint32_t focus;		   /* enum boot_focus */
 	uint32_t pmem_controllers; /* of modelled NVDIMMs: 1 to 16 */
 	uint32_t pmem_seed;	   /* of what happens to their queues */
+	uint32_t role;		   /* enum boot_role */
+	struct boot_network network;
+	uint64_t node_memory; /* MEMORY_NODE: bytes to lend; 0: half of what is free */
+	uint8_t node_token[BOOT_TOKEN_LEN]; /* MEMORY_NODE: what clients have to know */
 };
 
 enum boot_protocol {
@@ -157,6 +188,15 @@ struct boot_vm { /* [vm NAME] */
 	uint32_t virtio_console; /* 1: a virtio console beside the UART */
 	uint32_t pmem_count;
 	struct boot_pmem pmem[BOOT_MAX_PMEM];
+	uint64_t local; /* remote_count: bytes of `memory` that may be in frames; multiple of 2 MiB
+			 */
+	uint32_t remote_count; /* 0: all memory is local */
+	uint32_t replicas;     /* 1 to remote_count */
+	uint32_t seal;	       /* 1: pages leave encrypted and authenticated */
+	uint32_t prefetch;     /* 1 */
+	uint32_t async_pf;     /* 1: offer KVM's asynchronous page faults */
+	struct boot_node remote[BOOT_MAX_REMOTE];
+	uint8_t remote_token[BOOT_TOKEN_LEN];
 	struct boot_file kernel;
 	/* VMs that name the same file share it: nobody writes to it. Zeroes up to the page's end.
 	 */

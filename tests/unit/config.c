@@ -96,6 +96,14 @@ static void test_defaults(void **state)
 	assert_int_equal(vms[0].disk_count, 0);
 	assert_int_equal(vms[0].virtio_console, 0);
 	assert_int_equal(vms[0].pmem_count, 0);
+	assert_int_equal(vms[0].remote_count, 0);
+	assert_int_equal(vms[0].replicas, 1);
+	assert_int_equal(vms[0].seal, 1);
+	assert_int_equal(vms[0].prefetch, 1);
+	assert_int_equal(vms[0].async_pf, 0);
+	assert_int_equal(options.role, BOOT_ROLE_HYPERVISOR);
+	assert_int_equal(options.network.mode, BOOT_NETWORK_NONE);
+	assert_int_equal(options.node_memory, 0);
 	assert_int_equal(options.pmem_controllers, 4);
 	assert_int_equal(options.pmem_seed, 1);
 	assert_good(VM_A);
@@ -120,6 +128,68 @@ static void test_pmem(void **state)
 	assert_int_equal(vms[0].pmem[3].direct, 1);
 	assert_good("[vm a]\nkernel = k\npmem =\n");
 	assert_int_equal(vms[0].pmem_count, 0);
+}
+
+#define IP(a, b, c, d) ((u32)(a) << 24 | (b) << 16 | (c) << 8 | (d))
+
+static void test_network(void **state)
+{
+	assert_good("[umbra]\nnetwork = dhcp\n" VM_A);
+	assert_int_equal(options.network.mode, BOOT_NETWORK_DHCP);
+	assert_good("[umbra]\nnetwork = none\n" VM_A);
+	assert_int_equal(options.network.mode, BOOT_NETWORK_NONE);
+	assert_good("[umbra]\nnetwork = 10.0.0.2/24\n" VM_A);
+	assert_int_equal(options.network.mode, BOOT_NETWORK_STATIC);
+	assert_int_equal(options.network.address, IP(10, 0, 0, 2));
+	assert_int_equal(options.network.prefix, 24);
+	assert_int_equal(options.network.gateway, 0);
+	assert_good("[umbra]\nnetwork = 192.168.255.254/30 \t 192.168.255.253\n" VM_A);
+	assert_int_equal(options.network.address, IP(192, 168, 255, 254));
+	assert_int_equal(options.network.prefix, 30);
+	assert_int_equal(options.network.gateway, IP(192, 168, 255, 253));
+}
+
+static void test_memory_node(void **state)
+{
+	assert_good("[umbra]\nnetwork = dhcp\nrole = memory-node\nnode_memory = 6M\n"
+		    "node_token = 0123456789abcdef\n");
+	assert_int_equal(options.role, BOOT_ROLE_MEMORY_NODE);
+	assert_int_equal(options.node_memory, 6 * MIB);
+	assert_memory_equal(options.node_token, "0123456789abcdef", BOOT_TOKEN_LEN);
+	assert_int_equal(vm_count, 0);
+	assert_bad("[umbra]\nrole = memory-node\n", 0, "a memory node needs a network");
+	assert_bad("[umbra]\nrole = memory-node\nnetwork = dhcp\n" VM_A, 0,
+		   "a memory node runs no guests");
+}
+
+#define NET "[umbra]\nnetwork = dhcp\n"
+
+static void test_remote(void **state)
+{
+	assert_good(NET VM_A "memory = 10M\nremote = 10.0.0.1, 10.0.0.1:80 ,10.0.0.3:65535\n"
+			     "remote_token = x\nreplicas = 3\nseal = no\nprefetch = no\n"
+			     "async_pf = yes\n");
+	assert_int_equal(vms[0].remote_count, 3);
+	assert_int_equal(vms[0].remote[0].ip, IP(10, 0, 0, 1));
+	assert_int_equal(vms[0].remote[0].port, BOOT_NODE_PORT);
+	assert_int_equal(vms[0].remote[1].port, 80);
+	assert_int_equal(vms[0].remote[2].ip, IP(10, 0, 0, 3));
+	assert_int_equal(vms[0].remote[2].port, 65535);
+	assert_memory_equal(vms[0].remote_token, "x\0\0\0\0\0\0\0\0\0\0\0\0\0\0", BOOT_TOKEN_LEN);
+	assert_int_equal(vms[0].local, 4 * MIB);
+	assert_int_equal(vms[0].replicas, 3);
+	assert_int_equal(vms[0].seal, 0);
+	assert_int_equal(vms[0].prefetch, 0);
+	assert_int_equal(vms[0].async_pf, 1);
+	assert_good(NET VM_A "memory = 10M\nlocal = 10M\nremote = 10.0.0.1\n");
+	assert_int_equal(vms[0].local, 10 * MIB);
+	assert_bad(VM_A "remote = 10.0.0.1\n", 1,
+		   "[vm a] has remote memory, and there is no network");
+	assert_bad(NET VM_A "memory = 10M\nlocal = 12M\nremote = 10.0.0.1\n", 3,
+		   "local is more than memory");
+	assert_bad(NET VM_A "replicas = 2\nremote = 10.0.0.1\n", 3,
+		   "replicas is 2, and remote names 1");
+	assert_bad(NET VM_A "remote = 10.0.0.1, 10.0.0.1:7471\n", 5, "named twice");
 }
 
 static void test_every_key(void **state)
@@ -323,6 +393,23 @@ static void test_bad_values(void **state)
 		{"tick_us = 100001", "tick_us"},
 		{"quantum_us = 4K", "quantum_us"},
 		{"quantum_us = 0x", "quantum_us"},
+		{"role = node", "expected hypervisor or memory-node"},
+		{"network = 10.0.0.2", "network: \"10.0.0.2\" is not a valid value; expected none"},
+		{"network = 10.0.0.0/24", "network"},
+		{"network = 10.0.0.255/24", "network"},
+		{"network = 10.0.0.2/0", "network"},
+		{"network = 10.0.0.2/31", "network"},
+		{"network = 10.0.0.2/024", "network"},
+		{"network = 10.0.0.2/", "network"},
+		{"network = 239.0.0.2/24", "network"},
+		{"network = 10.0.0.2/24x", "network"},
+		{"network = 10.0.0.2/24 10.0.1.1", "network"},
+		{"network = 10.0.0.2/24 10.0.0.2", "network"},
+		{"network = 10.0.0.2/24 10.0.0.1 x", "network"},
+		{"network = 10..0.2/24", "network"},
+		{"network = static", "network"},
+		{"node_memory = 1M", "expected a size from 2M to 512G"},
+		{"node_token = 0123456789abcdef0", "expected up to 16 bytes"},
 		{"trace = 1", "trace"},
 		{"report = 1", "report"},
 	};
@@ -371,6 +458,24 @@ static void test_bad_values(void **state)
 		{"pmem = host 1 indirect", "is not a region"},
 		{"pmem = host 1 direct 2", "is not a region"},
 		{"pmem = ram 2M,", "\"\" is not a region"},
+		{"remote = 10.0.0.1,", "\"\" is not a memory node"},
+		{"remote = 10.0.0", "is not a memory node"},
+		{"remote = 10.0.0.256", "is not a memory node"},
+		{"remote = 10.0.0.0001", "is not a memory node"},
+		{"remote = 10.0.0.1.2", "is not a memory node"},
+		{"remote = 224.0.0.1", "is not a memory node"},
+		{"remote = 127.0.0.1", "is not a memory node"},
+		{"remote = 0.1.2.3", "is not a memory node"},
+		{"remote = 10.0.0.1:", "is not a memory node"},
+		{"remote = 10.0.0.1:0", "is not a memory node"},
+		{"remote = 10.0.0.1:65536", "is not a memory node"},
+		{"remote = 10.0.0.1 80", "is not a memory node"},
+		{"remote = 10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4, 10.0.0.5",
+		 "remote: too many; expected up to 4"},
+		{"replicas = 0", "expected a number from 1 to 4"},
+		{"replicas = 5", "expected a number from 1 to 4"},
+		{"local = 1M", "expected a size from 2M"},
+		{"remote_token = 0123456789abcdef0", "expected up to 16 bytes"},
 		{"cmdline = \"a", "the quoted value has no closing quote"},
 		{"cmdline = \"", "the quoted value has no closing quote"},
 		{"cmdline = \"a\\", "the quoted value has no closing quote"},
@@ -492,19 +597,14 @@ static void test_pins(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),
-		cmocka_unit_test(test_every_key),
-		cmocka_unit_test(test_pmem),
-		cmocka_unit_test(test_every_choice),
-		cmocka_unit_test(test_focus),
-		cmocka_unit_test(test_syntax),
-		cmocka_unit_test(test_bad_structure),
-		cmocka_unit_test(test_bad_values),
-		cmocka_unit_test(test_lengths),
-		cmocka_unit_test(test_many),
-		cmocka_unit_test(test_all_errors_reported),
-		cmocka_unit_test(test_not_text),
-		cmocka_unit_test(test_pins),
+		cmocka_unit_test(test_defaults),     cmocka_unit_test(test_every_key),
+		cmocka_unit_test(test_pmem),	     cmocka_unit_test(test_network),
+		cmocka_unit_test(test_memory_node),  cmocka_unit_test(test_remote),
+		cmocka_unit_test(test_every_choice), cmocka_unit_test(test_focus),
+		cmocka_unit_test(test_syntax),	     cmocka_unit_test(test_bad_structure),
+		cmocka_unit_test(test_bad_values),   cmocka_unit_test(test_lengths),
+		cmocka_unit_test(test_many),	     cmocka_unit_test(test_all_errors_reported),
+		cmocka_unit_test(test_not_text),     cmocka_unit_test(test_pins),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,1 +1,1 @@
-UNIT_config := boot/config.c boot/text.c hv/lib/features.c
+UNIT_config := boot/config.c boot/config_text.c boot/config_values.c boot/text.c hv/lib/features.c
