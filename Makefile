@@ -207,10 +207,13 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $$(FUZZ_%) tests/unit/host.c tests/unit/host.h $
 RDMA_HOST_SRC := $(wildcard hv/rdma/*.c) hv/lib/crc32.c tools/memnode/wire.c
 RDMA_HOST     := $(CC) -std=gnu17 -O2 -g $(WARN) -Ihv -Itools/memnode -o
 
-memnode: $(BUILD)/memnode $(BUILD)/interop/rping $(BUILD)/interop/memtest
+memnode: $(BUILD)/memnode $(BUILD)/memnode-verbs $(BUILD)/interop/rping $(BUILD)/interop/memtest
 $(BUILD)/memnode: tools/memnode/main.c $(RDMA_HOST_SRC) $(wildcard hv/rdma/*.h tools/memnode/*.h)
 	@mkdir -p $(@D)
 	$(RDMA_HOST) $@ $(filter %.c,$^)
+$(BUILD)/memnode-verbs: tools/memnode/verbs.c $(wildcard hv/rdma/*.h)
+	@mkdir -p $(@D)
+	$(RDMA_HOST) $@ $< -lrdmacm -libverbs
 $(BUILD)/interop/%: tests/interop/%.c $(RDMA_HOST_SRC) $(wildcard hv/rdma/*.h tools/memnode/*.h)
 	@mkdir -p $(@D)
 	$(RDMA_HOST) $@ $(filter %.c,$^)
