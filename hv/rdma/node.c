@@ -43,6 +43,7 @@ void node_request_encode(struct node_request *r, u16 slice, const u8 token[NODE_
 	put_be16(r->version, NODE_VERSION);
 	put_be16(r->slice, slice);
 	memcpy(r->token, token, NODE_TOKEN);
+	memset(r->client, 0, sizeof(r->client));
 }
 
 int node_answer_check(const struct node_answer *a)
@@ -60,20 +61,33 @@ static bool token_right(const struct node *node, const u8 *token)
 	return !differ;
 }
 
-/* The slice that a request gets, or NULL. */
-static struct node_slice *choose(struct node *node, const struct cm_connection *c, u32 wanted)
+static bool is_clients(const struct node_slice *s, u32 ip, u64 client)
 {
+	return s->client_ip == ip && s->client == client;
+}
+
+/*
+ * The slice that a request gets, or NULL. Without a wish it is the client's own, else a free one,
+ * preferably one that is nobody's, so that whoever comes back finds what he left.
+ */
+static struct node_slice *choose(struct node *node, const struct cm_connection *c, u32 wanted,
+				 u64 client)
+{
+	struct node_slice *s, *free = NULL;
 	u32 i;
 
 	if (wanted < node->config.slices) {
-		struct node_slice *s = &node->slice[wanted];
-
-		return !s->c || s->c->remote_ip == c->remote_ip ? s : NULL;
+		s = &node->slice[wanted];
+		return !s->c || is_clients(s, c->remote_ip, client) ? s : NULL;
 	}
-	for (i = 0; i < node->config.slices && wanted == NODE_ANY_SLICE; i++)
-		if (!node->slice[i].c)
-			return &node->slice[i];
-	return NULL;
+	for (i = 0; i < node->config.slices && wanted == NODE_ANY_SLICE; i++) {
+		s = &node->slice[i];
+		if (client && is_clients(s, c->remote_ip, client))
+			return s;
+		if (!s->c && (!free || (free->client_ip && !s->client_ip)))
+			free = s;
+	}
+	return free;
 }
 
 static void free_slice(struct node_slice *s)
@@ -99,7 +113,7 @@ static void fill_answer(struct node *node, const struct node_slice *s, struct no
 	put_be32(a->magic, NODE_MAGIC);
 	put_be16(a->version, NODE_VERSION);
 	put_be16(a->slice, (u32)(s - node->slice));
-	put_be64(a->incarnation, node->incarnation);
+	put_be64(a->incarnation, node->incarnation + s->clients);
 	put_be64(a->va, s->region.va);
 	put_be64(a->length, s->region.length);
 	put_be32(a->rkey, s->region.rkey);
@@ -166,6 +180,7 @@ static void accept(struct node *node, u64 now, struct node_slice *s, struct cm_c
 static void decide(struct node *node, u64 now, struct cm_connection *c)
 {
 	const struct node_request *r = (const struct node_request *)c->peer_private;
+	u64 client = be64(r->client);
 	struct node_slice *s;
 
 	if (be32(r->magic) != NODE_MAGIC || be16(r->version) != NODE_VERSION ||
@@ -174,7 +189,7 @@ static void decide(struct node *node, u64 now, struct cm_connection *c)
 		cm_reject(c, CM_REJ_CONSUMER);
 		return;
 	}
-	s = choose(node, c, be16(r->slice));
+	s = choose(node, c, be16(r->slice), client);
 	if (!s) {
 		node->refused++;
 		cm_reject(c, CM_REJ_NO_QP);
@@ -187,6 +202,10 @@ static void decide(struct node *node, u64 now, struct cm_connection *c)
 		free_slice(s);
 		cm_disconnect(old);
 	}
+	if (!is_clients(s, c->remote_ip, client))
+		s->clients += s->client_ip != 0;
+	s->client_ip = c->remote_ip;
+	s->client = client;
 	accept(node, now, s, c);
 }
 

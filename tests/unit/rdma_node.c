@@ -268,6 +268,54 @@ static void test_return(void **state)
 	net_free(n);
 }
 
+static u16 connect_as(struct net *n, u32 i, u16 slice, u64 client)
+{
+	struct node_request r;
+
+	node_request_encode(&r, slice, token);
+	put_be64(r.client, client);
+	return connect_with(n, i, &r, sizeof(r));
+}
+
+/* Clients with numbers find their own slices again, and learn if another has had them. */
+static void test_numbered_clients(void **state)
+{
+	struct net *n = net_new(2);
+	u64 first;
+	u32 i;
+
+	assert_int_equal(connect_as(n, 0, NODE_ANY_SLICE, 7), 0);
+	assert_int_equal(be16(n->client[0].answer.slice), 0);
+	first = be64(n->client[0].answer.incarnation);
+	/* Two of one host do not take each other's, with or without asking for it. */
+	assert_int_equal(connect_as(n, 0, 0, 8), CM_REJ_NO_QP);
+	assert_int_equal(connect_as(n, 0, NODE_ANY_SLICE, 7), 0);
+	assert_int_equal(n->node.taken_over, 1);
+	assert_int_equal(be16(n->client[0].answer.slice), 0);
+	assert_true(be64(n->client[0].answer.incarnation) == first);
+	cm_disconnect(n->client[0].c);
+	for (i = 0; i < 10; i++)
+		step(n);
+	/* What is nobody's is lent first. */
+	assert_int_equal(connect_as(n, 1, NODE_ANY_SLICE, 7), 0);
+	assert_int_equal(be16(n->client[1].answer.slice), 1);
+	assert_int_equal(connect_as(n, 0, NODE_ANY_SLICE, 7), 0);
+	assert_int_equal(be16(n->client[0].answer.slice), 0);
+	assert_true(be64(n->client[0].answer.incarnation) == first);
+	cm_disconnect(n->client[0].c);
+	for (i = 0; i < 10; i++)
+		step(n);
+	assert_int_equal(connect_as(n, 2, NODE_ANY_SLICE, 9), 0);
+	assert_int_equal(be16(n->client[2].answer.slice), 0);
+	assert_true(be64(n->client[2].answer.incarnation) != first);
+	cm_disconnect(n->client[2].c);
+	for (i = 0; i < 10; i++)
+		step(n);
+	assert_int_equal(connect_as(n, 0, NODE_ANY_SLICE, 7), 0);
+	assert_true(be64(n->client[0].answer.incarnation) != first);
+	net_free(n);
+}
+
 /* A client that falls silent is asked, and when it does not answer, its slice is free. */
 static void test_silent_client(void **state)
 {
@@ -337,9 +385,13 @@ static void test_configuration(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_pages),	 cmocka_unit_test(test_slices),
-		cmocka_unit_test(test_return),	 cmocka_unit_test(test_silent_client),
-		cmocka_unit_test(test_refusals), cmocka_unit_test(test_configuration),
+		cmocka_unit_test(test_pages),
+		cmocka_unit_test(test_slices),
+		cmocka_unit_test(test_return),
+		cmocka_unit_test(test_silent_client),
+		cmocka_unit_test(test_refusals),
+		cmocka_unit_test(test_configuration),
+		cmocka_unit_test(test_numbered_clients),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
