@@ -111,6 +111,17 @@ static inline void outl(u16 port, u32 v)
 	asm volatile("outl %0, %1" : : "a"(v), "Nd"(port));
 }
 
+/* `words` of 16 bits from or to one port. */
+static inline void insw(u16 port, void *to, size_t words)
+{
+	asm volatile("rep insw" : "+D"(to), "+c"(words) : "d"(port) : "memory");
+}
+
+static inline void outsw(u16 port, const void *from, size_t words)
+{
+	asm volatile("rep outsw" : "+S"(from), "+c"(words) : "d"(port) : "memory");
+}
+
 static inline u32 mmio_read32(const void *at)
 {
 	return *(const volatile u32 *)at;
