@@ -6,7 +6,8 @@
  * vCPU's own CPU calls these functions, unless one says "any CPU"; other CPUs post (vm/vcpu.h).
  *
  * Choices where the SDM leaves one:
- * - The timer's input clock, before the divider, is the TSC's frequency.
+ * - The timer's input clock, before the divider, is the crystal of CPUID leaf 0x15, whose frequency
+ *   is the TSC's where that fits (tsc_crystal_shift()).
  * - APIC_BASE cannot be moved and the BSP flag cannot be changed: #GP.
  * - The ID is read-only in xAPIC mode too. Lowest priority compares task priorities.
  * - SMIs are dropped. No CMCI entry, no focus processor, EOI-broadcast suppression is offered.

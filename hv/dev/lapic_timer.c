@@ -15,9 +15,10 @@ static enum timer_mode mode(const struct lapic *l)
 	return (enum timer_mode)(l->lvt_timer >> 17 & 3);
 }
 
+/* TSC ticks in one of the counter, as a power of two. */
 static unsigned int shift(const struct lapic *l)
 {
-	return ((l->divide & 3) + (l->divide >> 1 & 4) + 1) & 7;
+	return (((l->divide & 3) + (l->divide >> 1 & 4) + 1) & 7) + tsc_crystal_shift();
 }
 
 static u64 deadline(const struct lapic *l)

@@ -181,7 +181,9 @@ void cpuid_policy_init(void)
 	if (max >= 7)
 		compute_leaf7();
 	basic[6].eax = BIT(2); /* ARAT: the APIC timer never stops */
-	basic[0x15] = (struct cpuid_regs){.eax = 1, .ebx = 1, .ecx = (u32)tsc_hz};
+	basic[0x15] = (struct cpuid_regs){.eax = 1,
+					  .ebx = BIT(tsc_crystal_shift()),
+					  .ecx = (u32)(tsc_hz >> tsc_crystal_shift())};
 	basic[0x16] = (struct cpuid_regs){
 		.eax = (u32)(tsc_hz / 1000000), .ebx = (u32)(tsc_hz / 1000000), .ecx = 0};
 	compute_extended();

@@ -28,3 +28,15 @@ static inline u64 tsc_from_us(u64 us)
 {
 	return mul_div(us, tsc_hz, 1000000);
 }
+
+/*
+ * The core crystal clock that guests are told of by CPUID leaf 0x15, and that drives their local
+ * APICs' timers (SDM 3A 11.5.4), is tsc_hz >> this: its frequency has to fit 32 bits, and while it
+ * does, it is the TSC's.
+ */
+static inline unsigned int tsc_crystal_shift(void)
+{
+	u32 high = (u32)(tsc_hz >> 32);
+
+	return high ? 32 - (unsigned int)__builtin_clz(high) : 0;
+}

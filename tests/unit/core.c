@@ -657,6 +657,18 @@ static void test_cpuid_hypervisor(void **state)
 	assert_leaf(0x40000200, 0, 0, 0, 0);
 }
 
+/* Crystal and ratio (leaf 0x15): ECX has 32 bits, the TSC may be faster. */
+static void test_cpuid_crystal(void **state)
+{
+	start();
+	assert_leaf(0x15, 1, 1, 2000000000, 0);
+	tsc_hz = 5000000000ull;
+	cpuid_policy_init();
+	assert_leaf(0x15, 1, 2, 2500000000u, 0);
+	assert_leaf(0x16, 5000, 5000, 0, 0);
+	tsc_hz = 2000000000;
+}
+
 static void test_cpuid_without_xsave(void **state)
 {
 	start();
@@ -813,6 +825,7 @@ int main(void)
 		cmocka_unit_test(test_tsc),
 		cmocka_unit_test(test_cpuid),
 		cmocka_unit_test(test_cpuid_hypervisor),
+		cmocka_unit_test(test_cpuid_crystal),
 		cmocka_unit_test(test_cpuid_without_xsave),
 		cmocka_unit_test(test_switch),
 		cmocka_unit_test(test_requests),
