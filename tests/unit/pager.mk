@@ -1,0 +1,1 @@
+UNIT_pager := hv/remote/pager.c hv/remote/stride.c
