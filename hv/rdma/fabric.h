@@ -57,12 +57,12 @@ struct fabric_link {
 	struct cm_connection *c;
 	struct rdma_qp qp;
 	u64 retry_at, backoff;
-	u64 heard; /* the peer, last */
-	u64 deviation, sample_at;
-	u32 sample;	  /* index of the request that is timed */
-	bool sampling;	  /* one is */
-	bool proved;	  /* a request was answered on this connection */
-	u64 sample_again; /* tx_again when it was posted */
+	u64 heard;		  /* the peer, last */
+	u64 deviation, sample_at; /* 0: not sent yet */
+	u32 sample;		  /* index of the request that is timed */
+	bool sampling;		  /* one is */
+	bool proved;		  /* a request was answered on this connection */
+	u64 sample_again;	  /* tx_again when it was posted */
 };
 
 struct fabric {
@@ -72,7 +72,6 @@ struct fabric {
 	u32 ip, mtu;
 	u64 random;
 	u32 turn;
-	u64 now; /* of the latest call */
 };
 
 /* mtu: bytes of payload in a packet, 256 to 4096: 1024 for Ethernet's 1500. entropy: random. */
