@@ -286,6 +286,7 @@ unsigned int config_parse(const char *text, size_t len, struct boot_options *opt
 		.screen = 1,
 		.pmem_controllers = 4,
 		.pmem_seed = 1,
+		.pmem_save_budget = 1024,
 	};
 	*vm_count = 0;
 	if (len >= 2 && ((u8)text[0] == 0xff || (u8)text[0] == 0xfe) &&

@@ -15,7 +15,7 @@ enum kind {
 	PINS,	 /* list of CPU indices, into pin[] and pin_count */
 	MODULES, /* list of PATH [ARGUMENTS] */
 	DISKS,	 /* list of PATH [ro|cow] */
-	PMEM,	 /* list of ram SIZE, model SIZE, host RANGE [direct] */
+	PMEM,	 /* list of ram SIZE [saved], model SIZE, host RANGE [direct] */
 	FOCUS,	 /* all, monitor, or the name of a VM, which stands further down */
 	NETWORK, /* none, dhcp, or IP/LEN [GATEWAY] */
 	REMOTE,	 /* list of IP[:PORT] */
@@ -61,10 +61,13 @@ static const struct choice ports[] = {{"com1", 0x3f8}, {"com2", 0x2f8}, {"com3",
 static const struct choice roles[] = {
 	{"hypervisor", BOOT_ROLE_HYPERVISOR}, {"memory-node", BOOT_ROLE_MEMORY_NODE}, {NULL, 0}};
 
+static const struct choice partitions[] = {
+	{"auto", BOOT_PMEM_PARTITION_AUTO}, {"none", BOOT_PMEM_PARTITION_NONE}, {NULL, 0}};
+
 #define OPTION(field) offsetof(struct boot_options, field)
 #define VM(field)     offsetof(struct boot_vm, field)
-#define PMEM_TEXT                                                                     \
-	"up to 4 of ram SIZE, model SIZE, host RANGE [direct], separated by commas; " \
+#define PMEM_TEXT                                                                             \
+	"up to 4 of ram SIZE [saved], model SIZE, host RANGE [direct], separated by commas; " \
 	"a SIZE is a multiple of 2M"
 #define NETWORK_TEXT "none, dhcp, or ADDRESS/LENGTH [GATEWAY], such as 10.0.0.2/24 10.0.0.1"
 #define REMOTE_TEXT  "up to 4 of ADDRESS[:PORT], separated by commas"
@@ -89,6 +92,11 @@ static const struct key umbra_keys[] = {
 	 16},
 	{"pmem_seed", NUMBER, OPTION(pmem_seed), "a number from 0 to 0xffffffff", NULL, 0,
 	 0xffffffff},
+	{"pmem_partition", CHOICE, OPTION(pmem_partition), "auto or none", partitions, 0, 0},
+	{"pmem_save_budget", NUMBER, OPTION(pmem_save_budget), "a number from 64 to 1048576", NULL,
+	 64, 1048576},
+	{"pmem_power_loss_sectors", NUMBER, OPTION(pmem_power_loss_sectors),
+	 "a number from 0 to 0xffffffff", NULL, 0, 0xffffffff},
 	{"role", CHOICE, OPTION(role), "hypervisor or memory-node", roles, 0, 0},
 	{"network", NETWORK, OPTION(network), NETWORK_TEXT, NULL, 0, 0},
 	{"node_memory", SIZE, OPTION(node_memory), "a size from 2M to 512G, a multiple of 2M", NULL,
@@ -288,9 +296,12 @@ static bool parse_pmem(const struct key *key, const char *item, struct boot_pmem
 		out->direct = text_equal(word, "direct");
 		return !len || (out->direct && !config_word(&item, word));
 	}
-	return config_size(word, len, &out->bytes) && out->bytes >= key->min &&
-	       out->bytes <= key->max && IS_ALIGNED(out->bytes, SIZE_2M) &&
-	       !config_word(&item, word);
+	if (!config_size(word, len, &out->bytes) || out->bytes < key->min ||
+	    out->bytes > key->max || !IS_ALIGNED(out->bytes, SIZE_2M))
+		return false;
+	len = config_word(&item, word);
+	out->saved = out->source == BOOT_PMEM_RAM && text_equal(word, "saved");
+	return !len || (out->saved && !config_word(&item, word));
 }
 
 static void set_pmem(struct config_parser *p, const struct key *key, const char *value)

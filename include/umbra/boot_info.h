@@ -142,6 +142,11 @@ struct boot_options {		   /* [umbra] */
 	uint32_t focus;		   /* enum boot_focus */
 	uint32_t pmem_controllers; /* of modelled NVDIMMs: 1 to 16 */
 	uint32_t pmem_seed;	   /* of what happens to their queues */
+	uint32_t pmem_partition;   /* enum boot_pmem_partition */
+	uint32_t pmem_save_budget; /* pages of all saved regions that may be unsaved at any time */
+	/* Modelled: from the signal that power fails until it has gone a disk takes this many
+	 * sectors; 0: no limit. */
+	uint32_t pmem_power_loss_sectors;
 	uint32_t role;		   /* enum boot_role */
 	struct boot_network network;
 	uint64_t node_memory; /* MEMORY_NODE: bytes to lend; 0: half of what is free */
@@ -160,9 +165,14 @@ enum boot_disk_mode {
 	BOOT_DISK_RO,
 };
 
+enum boot_pmem_partition {
+	BOOT_PMEM_PARTITION_AUTO, /* the one of our type on the first disk */
+	BOOT_PMEM_PARTITION_NONE, /* nothing is saved */
+};
+
 enum boot_pmem_source {
 	BOOT_PMEM_HOST = 1, /* a range of the host's NFIT */
-	BOOT_PMEM_RAM,	    /* volatile */
+	BOOT_PMEM_RAM,	    /* volatile unless it is saved */
 	BOOT_PMEM_MODEL,    /* a model of an NVDIMM in RAM */
 };
 
@@ -171,7 +181,7 @@ struct boot_pmem {
 	uint32_t source; /* enum boot_pmem_source */
 	uint32_t range;	 /* HOST: the range's index in the NFIT */
 	uint32_t direct; /* HOST: 1: the page of the only flush hint may be mapped through */
-	uint32_t reserved;
+	uint32_t saved;	 /* RAM: 1: to a partition, and back at the next start */
 };
 
 struct boot_vm { /* [vm NAME] */

@@ -106,6 +106,9 @@ static void test_defaults(void **state)
 	assert_int_equal(options.node_memory, 0);
 	assert_int_equal(options.pmem_controllers, 4);
 	assert_int_equal(options.pmem_seed, 1);
+	assert_int_equal(options.pmem_partition, BOOT_PMEM_PARTITION_AUTO);
+	assert_int_equal(options.pmem_save_budget, 1024);
+	assert_int_equal(options.pmem_power_loss_sectors, 0);
 	assert_good(VM_A);
 }
 
@@ -128,6 +131,19 @@ static void test_pmem(void **state)
 	assert_int_equal(vms[0].pmem[3].direct, 1);
 	assert_good("[vm a]\nkernel = k\npmem =\n");
 	assert_int_equal(vms[0].pmem_count, 0);
+}
+
+static void test_pmem_saved(void **state)
+{
+	assert_good("[umbra]\npmem_partition = none\npmem_save_budget = 64\n"
+		    "pmem_power_loss_sectors = 77\n"
+		    "[vm a]\nkernel = k\npmem = ram 2M saved, ram 4M\n");
+	assert_int_equal(options.pmem_partition, BOOT_PMEM_PARTITION_NONE);
+	assert_int_equal(options.pmem_save_budget, 64);
+	assert_int_equal(options.pmem_power_loss_sectors, 77);
+	assert_int_equal(vms[0].pmem[0].saved, 1);
+	assert_int_equal(vms[0].pmem[0].bytes, 2 * MIB);
+	assert_int_equal(vms[0].pmem[1].saved, 0);
 }
 
 #define IP(a, b, c, d) ((u32)(a) << 24 | (b) << 16 | (c) << 8 | (d))
@@ -446,7 +462,10 @@ static void test_bad_values(void **state)
 		{"pmem = ram 2M, ram 2M, ram 2M, ram 2M, ram 2M",
 		 "pmem: too many; expected up to 4"},
 		{"pmem = disk 2M",
-		 "pmem: \"disk 2M\" is not a region; expected up to 4 of ram SIZE"},
+		 "pmem: \"disk 2M\" is not a region; expected up to 4 of ram SIZE [saved]"},
+		{"pmem = ram 2M lost", "is not a region"},
+		{"pmem = ram 2M saved 1", "is not a region"},
+		{"pmem = model 2M saved", "is not a region"},
 		{"pmem = ram", "is not a region"},
 		{"pmem = ram 1M", "is not a region"},
 		{"pmem = ram 3M", "is not a region"},
@@ -597,14 +616,23 @@ static void test_pins(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_defaults),     cmocka_unit_test(test_every_key),
-		cmocka_unit_test(test_pmem),	     cmocka_unit_test(test_network),
-		cmocka_unit_test(test_memory_node),  cmocka_unit_test(test_remote),
-		cmocka_unit_test(test_every_choice), cmocka_unit_test(test_focus),
-		cmocka_unit_test(test_syntax),	     cmocka_unit_test(test_bad_structure),
-		cmocka_unit_test(test_bad_values),   cmocka_unit_test(test_lengths),
-		cmocka_unit_test(test_many),	     cmocka_unit_test(test_all_errors_reported),
-		cmocka_unit_test(test_not_text),     cmocka_unit_test(test_pins),
+		cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_every_key),
+		cmocka_unit_test(test_pmem),
+		cmocka_unit_test(test_pmem_saved),
+		cmocka_unit_test(test_network),
+		cmocka_unit_test(test_memory_node),
+		cmocka_unit_test(test_remote),
+		cmocka_unit_test(test_every_choice),
+		cmocka_unit_test(test_focus),
+		cmocka_unit_test(test_syntax),
+		cmocka_unit_test(test_bad_structure),
+		cmocka_unit_test(test_bad_values),
+		cmocka_unit_test(test_lengths),
+		cmocka_unit_test(test_many),
+		cmocka_unit_test(test_all_errors_reported),
+		cmocka_unit_test(test_not_text),
+		cmocka_unit_test(test_pins),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
