@@ -150,12 +150,12 @@ GUESTS    := $(patsubst guest/%.c,$(BUILD)/guest/%.elf,$(wildcard guest/*.c))
 
 # Programs for Linux guests, put in the initramfs by scripts/linux.
 LINUX_CFLAGS := -std=gnu17 -O2 $(WARN) -ffreestanding -fno-stack-protector -fno-pic -fno-pie \
-	-fno-asynchronous-unwind-tables -fcf-protection=none -mgeneral-regs-only
+	-fno-asynchronous-unwind-tables -fcf-protection=none -mgeneral-regs-only -Iinclude
 LINUX_PROGRAMS := $(patsubst guest/linux/%.c,$(BUILD)/guest/linux/%,$(wildcard guest/linux/*.c))
 
 guests: $(GUESTS) $(BUILD)/guest/linuxboot.bzimage $(LINUX_PROGRAMS)
 
-$(BUILD)/guest/linux/%: guest/linux/%.c guest/linux/sys.h
+$(BUILD)/guest/linux/%: guest/linux/%.c guest/linux/sys.h include/umbra/hypercall.h
 	@mkdir -p $(@D)
 	$(CC) $(LINUX_CFLAGS) -static -nostdlib -Wl,--build-id=none -s -o $@ $<
 

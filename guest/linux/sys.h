@@ -6,6 +6,7 @@
 #ifndef GUEST_LINUX_SYS_H
 #define GUEST_LINUX_SYS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,7 @@ enum {
 	SYS_WRITE = 1,
 	SYS_MMAP = 9,
 	SYS_MUNMAP = 11,
+	SYS_IOPERM = 173,
 	SYS_CLOCK_GETTIME = 228,
 	SYS_CLOCK_NANOSLEEP = 230,
 	SYS_EXIT_GROUP = 231,

@@ -119,8 +119,9 @@ DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRAVM", 1)
 
 /*
  * An NVDIMM (9.20.3). Its label storage area is memory that _LSR and _LSW copy from and to (6.5.10).
- * Linux asks for these only if the NVDIMM has a _DSM of a family that it knows, and not with Intel's,
- * which has functions for that. The one here, Hyper-V's, has none but the one that says so.
+ * Linux (6.1) asks for these only if the NVDIMM has a _DSM of a family that it knows, and with Intel's
+ * asks that for labels instead. The ndctl that comes with it (76) takes no answer of another
+ * family's for a success. So labels are there in both ways.
  */
 #define NVDIMM(name, index, handle, labels)				\
 		Device (name)						\
@@ -132,7 +133,7 @@ DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRAVM", 1)
 			}						\
 			Method (_DSM, 4, NotSerialized)			\
 			{						\
-				Return (LDSM (Arg0, Arg2))		\
+				Return (LDSM (labels, Arg0, Arg2, Arg3)) \
 			}						\
 			Method (_LSI, 0, NotSerialized)			\
 			{						\
@@ -160,13 +161,62 @@ DefinitionBlock ("", "DSDT", 2, "UMBRA", "UMBRAVM", 1)
 				Return (0)
 			}
 
-			Method (LDSM, 2, NotSerialized)
+			/*
+			 * _DSM of area Arg0: UUID, function, arguments. Intel's family ("NVDIMM DSM
+			 * Interface", revision 1.8): functions 4 to 6, whose first answer is a status:
+			 * 0 = well, 1 = no such function, 3 = bad arguments.
+			 */
+			Method (LDSM, 4, Serialized)
 			{
-				If (Arg0 == ToUUID ("5746c5f2-a9a2-4264-ad0e-e4ddc9e09e80") && Arg1 == 0)
+				If (Arg1 != ToUUID ("4309ac30-0d11-11e4-9191-0800200c9a66"))
 				{
-					Return (Buffer () { 0x01 })
+					Return (Buffer () { 0 })
 				}
-				Return (Buffer () { 0x00 })
+				If (Arg2 == 0)
+				{
+					Return (Buffer () { 0x71 })
+				}
+				If (Arg2 == 4)
+				{
+					Name (RSIZ, Buffer (12) {})
+					CreateDWordField (RSIZ, 4, LSIZ)
+					CreateDWordField (RSIZ, 8, LMAX)
+					LSIZ = PMEM_LABELS_BYTES
+					LMAX = PMEM_LABEL_TRANSFER
+					Return (RSIZ)
+				}
+				If (Arg2 == 5)
+				{
+					Local0 = DerefOf (Arg3 [0])
+					If (SizeOf (Local0) < 8)
+					{
+						Return (Buffer () { 3, 0, 0, 0 })
+					}
+					CreateDWordField (Local0, 0, ROFF)
+					CreateDWordField (Local0, 4, RLEN)
+					Local1 = LREA (Arg0, ROFF, RLEN)
+					If (DerefOf (Local1 [0]))
+					{
+						Return (Buffer () { 3, 0, 0, 0 })
+					}
+					Return (Concatenate (Buffer () { 0, 0, 0, 0 }, DerefOf (Local1 [1])))
+				}
+				If (Arg2 == 6)
+				{
+					Local0 = DerefOf (Arg3 [0])
+					If (SizeOf (Local0) < 8)
+					{
+						Return (Buffer () { 3, 0, 0, 0 })
+					}
+					CreateDWordField (Local0, 0, WOFF)
+					CreateDWordField (Local0, 4, WLEN)
+					If (LWRI (Arg0, WOFF, WLEN, Mid (Local0, 8, SizeOf (Local0) - 8)))
+					{
+						Return (Buffer () { 3, 0, 0, 0 })
+					}
+					Return (Buffer () { 0, 0, 0, 0 })
+				}
+				Return (Buffer () { 1, 0, 0, 0 })
 			}
 
 			/* Is there anything wrong with offset Arg0 and length Arg1? */

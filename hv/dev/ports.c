@@ -2,6 +2,8 @@
  * I/O ports: the complete policy. Every port that a PC's software may touch is listed; what is not
  * listed is refused (all ones, ignored) and logged once per VM.
  */
+#include <umbra/hypercall.h>
+
 #include "dev/exit_port.h"
 #include "dev/platform.h"
 #include "vm/console.h"
@@ -12,6 +14,7 @@ enum port_class {
 	PORT_UNKNOWN,	/* refused and logged */
 	PORT_ABSENT,	/* a PC has something there and we do not: all ones, ignored, not logged */
 	PORT_EXIT,	/* any width */
+	PORT_HYPERCALL, /* 4 bytes, in */
 	PORT_PCI,	/* any width */
 	PORT_PCI_RESET, /* 0xcf9 as a byte; otherwise PORT_PCI; from here on: byte-wide devices */
 	PORT_PIC,
@@ -66,6 +69,7 @@ static const u8 port_class[PORTS_LISTED] = {
 	[0x4d0 ... 0x4d1] = PORT_PIC,
 	[0x510 ... 0x51b] = PORT_ABSENT, /* QEMU's fw_cfg */
 	[ACPI_PM_BASE... ACPI_PM_BASE + ACPI_PM_BYTES - 1] = PORT_PM,
+	[UMBRA_PORT... UMBRA_PORT + 3] = PORT_HYPERCALL,
 	[0x778 ... 0x77a] = PORT_ABSENT, /* LPT, ECP */
 	[0xa79] = PORT_ABSENT,		 /* ISA plug and play */
 	[0xcf8] = PORT_PCI,
@@ -300,6 +304,8 @@ static __noinline u32 slow_in(struct vcpu *vcpu, u16 port, unsigned int size)
 	}
 	if (class == PORT_EXIT)
 		return 0;
+	if (port == UMBRA_PORT && size == 4)
+		return hypercall_by_port(vcpu);
 	if (!reaches_device(vcpu, port, size))
 		return all_ones(size);
 	for (unsigned int i = 0; i < size; i++) {

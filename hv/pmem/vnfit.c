@@ -8,6 +8,8 @@
  */
 #define VENDOR 0x1af4
 #define DEVICE 0x5042 /* "BP" */
+/* Linux makes the cookie of an interleave set of it, which must not be 0. */
+#define SERIAL 0x55000000 /* "U" */
 
 static const u8 persistent[16] = NFIT_GUID_PERSISTENT, is_volatile[16] = NFIT_GUID_VOLATILE;
 
@@ -43,7 +45,7 @@ static u8 *put_region(u8 *to, const struct vnfit_region *r, u32 n)
 		.vendor = VENDOR,
 		.device = DEVICE,
 		.revision = 1,
-		.serial = r->serial,
+		.serial = SERIAL | r->serial,
 		.format = NFIT_FORMAT_BYTE,
 	};
 	struct nfit_hints_part hints = {

@@ -139,6 +139,15 @@ static const hypercall_fn hypercalls[HC_COUNT] = {
 	[HC_PMEM] = hc_pmem,
 };
 
+u32 hypercall_by_port(struct vcpu *vcpu)
+{
+	u32 number = (u32)vcpu->gpr[RAX];
+
+	if (number != HC_STAT && number != HC_PMEM)
+		return ~0u;
+	return (u32)hypercalls[number](vcpu, vcpu->gpr[RBX], vcpu->gpr[RCX], vcpu->gpr[RSI]);
+}
+
 /* CS access rights: 64-bit code (L), DPL 0 and not conforming, which makes CPL 0 certain. */
 #define CS_AR_MASK  (BIT(13) | BIT(6) | BIT(5) | BIT(2))
 #define CS_AR_CPL0L BIT(13)

@@ -86,3 +86,5 @@ bool vm_start_again(struct vm *vm);
 
 /* Logs once per VM and key that something was refused (no guest can flood the log). */
 void vm_log_refusal(struct vcpu *vcpu, const char *what, u64 key);
+/* A 4-byte read of UMBRA_PORT (umbra/hypercall.h): what it returns. On the vCPU's CPU. */
+u32 hypercall_by_port(struct vcpu *vcpu);

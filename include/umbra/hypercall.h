@@ -119,3 +119,9 @@
 #define HC_PMEM_KIND_RAM    2
 #define HC_PMEM_KIND_MODEL  3
 #define HC_COUNT	    10
+/*
+ * A program without CPL 0 that may use the port, root's of a Linux guest for example, reaches
+ * HC_STAT and HC_PMEM by a 4-byte IN from it: registers as for VMCALL, but the third argument in
+ * RSI, and EAX returns the lower half. All ones for other hypercalls.
+ */
+#define UMBRA_PORT 0x620

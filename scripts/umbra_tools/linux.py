@@ -31,7 +31,8 @@ FLAVOURS = ("amd64", "cloud")
 DEFAULT = "cloud"  # of scripts/run and scripts/image: fewer drivers, so it starts sooner
 PACKAGES = {"amd64": "linux-image-amd64", "cloud": "linux-image-cloud-amd64"}
 # What a guest of Umbra has a use for, of what Debian does not build in; with dependencies.
-MODULES = ("virtio_mmio", "virtio_blk", "virtio_console", "ext4", "crc32c_generic", "button")
+MODULES = ("virtio_mmio", "virtio_blk", "virtio_console", "ext4", "crc32c_generic", "button",
+           "nfit", "nd_pmem", "nd_btt", "device_dax", "dax_pmem")
 # Quiet, as every character costs two exits; without the self-tests of the crypto code, which are
 # more than half of the instructions of a boot.
 COMMAND_LINE = "console=ttyS0 quiet mitigations=off cryptomgr.notests"

@@ -285,7 +285,7 @@ static void nfit(void **state)
 			}
 			assert_int_equal(n.mapping[d].bytes, n.range[i].bytes);
 			assert_int_equal(n.mapping[d].ways, 1);
-			assert_int_equal(n.control[d].serial, 0x100 + i);
+			assert_int_equal(n.control[d].serial, 0x55000100 + i);
 			assert_int_equal(nfit_range_dimms(&n, &n.range[i], dimm, &all), 1);
 			assert_true(all);
 			assert_int_equal(n.dimm[dimm[0]].handle, i + 1);
