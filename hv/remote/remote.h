@@ -1,0 +1,43 @@
+/*
+ * Remote memory of VMs: the pager and the store of each one, bound to its address space (vm/away.h)
+ * and to the network.
+ *
+ * Locks: the network's (net/net.h), then the space's. Pager: under the lock of the VM's space;
+ * store and fabric: under the network's. What a fault wants is queued in the pager and posted by
+ * whoever gets hold of the network next, mostly at once.
+ */
+#pragma once
+
+#include "lib/types.h"
+#include "remote/pager.h"
+#include "remote/store.h"
+
+struct fabric;
+struct vm;
+
+/*
+ * For service.c, with the network's lock held. remote_work(): the stores' turn in a round of the
+ * fabric, between fabric_work() and fabric_transmit(): completions are fetched, vCPUs woken, and
+ * what pagers have queued is posted. remote_deadline(): when it wants to be called though nothing
+ * arrives (RDMA_NEVER).
+ */
+void remote_work(u64 now);
+u64 remote_deadline(void);
+
+/* service.c defines this: the connections of this machine; NULL: it has no network. */
+struct fabric *service_fabric(void);
+
+/* Something is under way: whoever is idle is to poll the network. Any CPU, no lock. */
+bool remote_busy(void);
+
+/* For the monitor; false: the VM has no remote memory, or is just going. No lock held. */
+struct remote_view {
+	struct pager_stats pager;
+	struct store_stats store;
+	u64 pages, frames, free, away, under_way;
+	u32 nodes, replicas;
+	bool sealed, stalled;
+	u64 evictions;
+	u64 work_tsc, faults_timed; /* TSC ticks of the fault path without waiting; of how many */
+};
+bool remote_view(struct vm *vm, struct remote_view *out);
