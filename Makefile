@@ -207,15 +207,17 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $$(FUZZ_%) tests/unit/host.c tests/unit/host.h $
 # Without the fabric, which needs somebody who resolves addresses.
 RDMA_HOST_SRC := $(filter-out hv/rdma/fabric.c,$(wildcard hv/rdma/*.c)) hv/lib/crc32.c tools/memnode/wire.c
 RDMA_HOST     := $(CC) -std=gnu17 -O2 -g $(WARN) -Ihv -Itools/memnode -o
+INTEROP       := $(addprefix $(BUILD)/interop/,memtest rping perftest)
 
-memnode: $(BUILD)/memnode $(BUILD)/memnode-verbs $(BUILD)/interop/rping $(BUILD)/interop/memtest
+memnode: $(BUILD)/memnode $(BUILD)/memnode-verbs $(INTEROP)
 $(BUILD)/memnode: tools/memnode/main.c $(RDMA_HOST_SRC) $(wildcard hv/rdma/*.h tools/memnode/*.h)
 	@mkdir -p $(@D)
 	$(RDMA_HOST) $@ $(filter %.c,$^)
 $(BUILD)/memnode-verbs: tools/memnode/verbs.c $(wildcard hv/rdma/*.h)
 	@mkdir -p $(@D)
 	$(RDMA_HOST) $@ $< -lrdmacm -libverbs
-$(BUILD)/interop/%: tests/interop/%.c $(RDMA_HOST_SRC) $(wildcard hv/rdma/*.h tools/memnode/*.h)
+$(BUILD)/interop/%: tests/interop/%.c tests/interop/peer.c $(RDMA_HOST_SRC) \
+		$(wildcard hv/rdma/*.h tools/memnode/*.h tests/interop/*.h)
 	@mkdir -p $(@D)
 	$(RDMA_HOST) $@ $(filter %.c,$^)
 

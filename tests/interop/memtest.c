@@ -1,57 +1,37 @@
 /*
- * A client of build/memnode: writes random pages, many at a time, and reads them back.
+ * A client of a memory node: writes random pages, many at a time, and reads them back. When the
+ * node does not answer or is another incarnation it connects anew, and goes on with what the node
+ * has to have: the same bytes, or zeros if it says that all content is lost.
  *
- *   memtest LOCAL-UDP-PORT REMOTE-UDP-PORT OPERATIONS [LOSS-PER-MILLE [TOKEN]]
+ *   memtest LOCAL:REMOTE [--node IP] [--ip IP] [--operations N] [--seconds N] [--pages N]
+ *           [--token TEXT] [--slice N] [--mtu N] [--loss PER-MILLE] [--reconnect]
+ *
+ * Without --reconnect what fails ends the test. With --seconds it goes on for so long at least.
  */
+#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "peer.h"
 #include "rdma/node.h"
-#include "wire.h"
 
-#define OUR_IP	 0x0a4d0001u
-#define NODE_IP	 0x0a4d0002u
-#define PAGES	 256u
-#define DEPTH	 16u /* operations at a time */
-#define PATIENCE (20ull * 1000000000)
+#define PAGES_MAX 65536u
+#define DEPTH	  16u /* operations at a time */
 
-static struct wire wire;
-static struct cm_agent agent;
-static struct cm_connection *c;
-static struct rdma_qp qp;
-static bool ready;
-static u64 version[PAGES]; /* what a page was written with last; 0: never */
+static struct {
+	u32 node, pages;
+	u64 operations, seconds;
+	u16 mtu, slice;
+	u8 token[NODE_TOKEN];
+	bool reconnect;
+} option = {0x0a4d0002, 256, 2048, 0, 1024, NODE_ANY_SLICE, {0}, false};
+
+static struct node_answer answer;
+static u32 connections, incarnations;
+static u64 version[PAGES_MAX]; /* what a page was written with last; 0: never */
+static bool known[PAGES_MAX];  /* false: what an earlier client left */
 static u8 buffer[DEPTH][PAGE_SIZE];
-
-static void fail(const char *what)
-{
-	printf("memtest: %s (state %d, reason %u)\n", what, c ? (int)c->state : -1,
-	       c ? c->reason : 0u);
-	exit(1);
-}
-
-static void pump(void)
-{
-	u8 bytes[RDMA_FRAME_MAX];
-	struct rdma_packet p;
-	struct rdma_frame f;
-	u32 wait = 100;
-	size_t n;
-
-	while (cm_transmit(&agent, wire_now(), &f) ||
-	       (ready && rdma_qp_transmit(&qp, wire_now(), &f)))
-		wire_send(&wire, bytes, rdma_frame_copy(&f, bytes));
-	while ((n = wire_receive(&wire, bytes, sizeof(bytes), wait)) > 0) {
-		wait = 0;
-		if (rdma_decode(&p, bytes, n))
-			continue;
-		if (p.dest_qp == CM_QPN)
-			cm_receive(&agent, wire_now(), &p);
-		else if (ready)
-			rdma_qp_receive(&qp, wire_now(), &p);
-	}
-}
 
 static void fill(u8 *page, u32 number, u64 v)
 {
@@ -62,114 +42,179 @@ static void fill(u8 *page, u32 number, u64 v)
 		put_be64(page + i, v ? word : 0);
 }
 
-static struct node_answer connect_node(const char *text)
+/* A node's answer with the region we need; false if nobody answers or it refuses. */
+static bool connect_once(void)
 {
-	struct rdma_qp_config config = {.window = 64};
-	struct rdma_regions none = {NULL, 0};
-	struct node_request r;
+	struct cm_offer offer = peer_offer(option.mtu);
 	struct node_answer a;
-	u8 token[NODE_TOKEN] = {0}, mac[6];
-	u64 end = wire_now() + PATIENCE;
-	struct cm_offer offer = {
-		.comm_id = (u32)wire_now() | 1,
-		.qpn = ((u32)wire_now() >> 8 & 0xfffff) | 0x100,
-		.psn = (u32)wire_now() & PSN_MASK,
-		.initiator_depth = RDMA_READ_MAX,
-		.retry_count = 7,
-		.rnr_retry = 7,
-		.ack_timeout = 12, /* 17 ms */
-		.mtu = 1024,
-		.tid = wire_now(),
-		.private_data = &r,
-		.private_len = sizeof(r),
-	};
+	struct node_request r;
+	u32 i;
 
-	memcpy(token, text, strnlen(text, NODE_TOKEN));
-	node_request_encode(&r, NODE_ANY_SLICE, token);
-	if (!wire_resolve(&wire, NODE_IP, mac))
-		fail("no answer to ARP");
-	c = cm_connect(&agent, &offer, NODE_IP, mac, NODE_PORT);
-	while (c->state == CM_REQ_SENT && wire_now() < end)
-		pump();
-	if (c->state != CM_REP_RECEIVED)
-		fail("not connected");
-	memcpy(&a, c->peer_private, sizeof(a));
-	if (node_answer_check(&a) || be64(a.length) < PAGES * PAGE_SIZE)
-		fail("not the answer of a node");
-	cm_qp_config(&agent, c, &config);
-	if (rdma_qp_init(&qp, &config, &none))
-		fail("the QP's parameters");
-	ready = true;
-	cm_establish(c);
-	return a;
+	node_request_encode(&r, option.slice, option.token);
+	offer.responder_resources = 0;
+	offer.ack_timeout = 12; /* 17 ms */
+	offer.private_data = &r;
+	offer.private_len = sizeof(r);
+	if (!peer_connect(option.node, NODE_PORT, &offer, 3000000000ull, NULL))
+		return false;
+	memcpy(&a, peer.c->peer_private, sizeof(a));
+	if (node_answer_check(&a) || be64(a.length) < option.pages * PAGE_SIZE)
+		peer_fail("not the answer of a node");
+	if (be64(a.incarnation) != be64(answer.incarnation)) {
+		/* A node begins with zeros, but our first one may have served others before. */
+		for (i = 0; i < option.pages; i++) {
+			version[i] = 0;
+			known[i] = incarnations > 0;
+		}
+		incarnations++;
+	}
+	answer = a;
+	option.slice = (u16)be16(a.slice); /* the same one the next time */
+	connections++;
+	return true;
 }
 
-/* DEPTH pages at once, none of them twice, so that READs and WRITEs do not meet. */
-static void batch(const struct node_answer *a, u64 n)
+static void connect_node(void)
+{
+	u64 end = wire_now() + 3 * PATIENCE;
+
+	while (!connect_once()) {
+		if (!option.reconnect || wire_now() > end)
+			peer_fail("not connected");
+		if (peer.c)
+			peer_drop();
+	}
+}
+
+/* Waits for the batch; false if any of it failed. */
+static bool finish(void)
 {
 	u64 end = wire_now() + PATIENCE;
 	struct rdma_completion done;
-	u32 i, first = (u32)(n < PAGES / DEPTH ? n : n * 37 % PAGES);
-	/* First all pages once: what an earlier client left is not known. */
-	bool write = n < PAGES / DEPTH || n % 2 == 0;
+	bool good = true;
+	u32 i;
 
 	for (i = 0; i < DEPTH; i++) {
-		u32 page = (first + i * (PAGES / DEPTH)) % PAGES;
+		while (!rdma_poll_send(&peer.qp[0], &done)) {
+			if (wire_now() > end)
+				peer_fail("work did not end");
+			peer_pump();
+		}
+		good &= done.status == RDMA_OK;
+	}
+	return good;
+}
+
+/* DEPTH pages at once, none of them twice, so that READs and WRITEs do not meet. */
+static bool batch(u64 n, bool write)
+{
+	u32 i, first = (u32)(n * 37 % option.pages), step = option.pages / DEPTH;
+	u32 page[DEPTH];
+
+	for (i = 0; i < DEPTH; i++) {
 		struct rdma_work w = {.op = write ? RDMA_WRITE : RDMA_READ,
 				      .data = buffer[i],
 				      .length = PAGE_SIZE,
-				      .rkey = be32(a->rkey),
-				      .va = be64(a->va) + page * PAGE_SIZE};
+				      .rkey = be32(answer.rkey)};
 
-		if (write)
-			fill(buffer[i], page, version[page] = n * DEPTH + i + 1);
-		else
+		page[i] = (first + i * step) % option.pages;
+		w.va = be64(answer.va) + page[i] * PAGE_SIZE;
+		if (write) {
+			version[page[i]] = n + 1;
+			known[page[i]] = true;
+			fill(buffer[i], page[i], n + 1);
+		} else {
 			memset(buffer[i], 0xee, PAGE_SIZE);
-		if (rdma_post(&qp, &w))
-			fail("work was not taken");
+		}
+		if (rdma_post(&peer.qp[0], &w))
+			peer_fail("work was not taken");
 	}
-	for (i = 0; i < DEPTH; i++) {
-		u32 page = (first + i * (PAGES / DEPTH)) % PAGES;
+	if (!finish())
+		return false;
+	for (i = 0; i < DEPTH && !write; i++) {
 		u8 want[PAGE_SIZE];
 
-		while (!rdma_poll_send(&qp, &done)) {
-			if (wire_now() > end)
-				fail("work did not end");
-			pump();
-		}
-		if (done.status != RDMA_OK)
-			fail("work failed");
-		fill(want, page, version[page]);
-		if (memcmp(want, buffer[i], PAGE_SIZE))
-			fail("other bytes came back");
+		fill(want, page[i], version[page[i]]);
+		if (known[page[i]] && memcmp(want, buffer[i], PAGE_SIZE))
+			peer_fail("other bytes came back");
 	}
+	return true;
+}
+
+/* The same until it is done, on as many connections as it takes. */
+static void insist(u64 n, bool write)
+{
+	while (!batch(n, write)) {
+		if (!option.reconnect)
+			peer_fail("work failed");
+		peer_drop();
+		connect_node();
+	}
+}
+
+static void read_options(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{"node", 1, NULL, 'n'},	     {"ip", 1, NULL, 'i'},    {"operations", 1, NULL, 'o'},
+		{"pages", 1, NULL, 'p'},     {"token", 1, NULL, 't'}, {"seconds", 1, NULL, 'S'},
+		{"slice", 1, NULL, 's'},     {"mtu", 1, NULL, 'm'},   {"loss", 1, NULL, 'l'},
+		{"reconnect", 0, NULL, 'r'}, {NULL, 0, NULL, 0},
+	};
+	u32 ip = 0x0a4d0001, loss = 0;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		u64 number = optarg ? strtoull(optarg, NULL, 0) : 0;
+
+		if (c == 'n')
+			option.node = peer_ip(optarg);
+		else if (c == 'i')
+			ip = peer_ip(optarg);
+		else if (c == 'o')
+			option.operations = number;
+		else if (c == 'p')
+			option.pages = (u32)number;
+		else if (c == 't')
+			memcpy(option.token, optarg, strnlen(optarg, NODE_TOKEN));
+		else if (c == 'S')
+			option.seconds = number;
+		else if (c == 's')
+			option.slice = (u16)number;
+		else if (c == 'm')
+			option.mtu = (u16)number;
+		else if (c == 'l')
+			loss = (u32)number;
+		else if (c == 'r')
+			option.reconnect = true;
+		else
+			exit(2);
+	}
+	if (optind != argc - 1 || option.pages > PAGES_MAX || option.pages < DEPTH)
+		exit(2);
+	peer_open("memtest", argv[optind], ip);
+	peer.wire.loss = loss;
 }
 
 int main(int argc, char **argv)
 {
-	static const u8 mac[6] = {2, 0, 0, 0, 0, 1};
-	struct node_answer a;
-	u64 n, batches, start, took;
+	u64 n, start;
+	char what[96];
 
-	if (argc < 4)
-		return 2;
-	wire_open(&wire, (u16)atoi(argv[1]), (u16)atoi(argv[2]), mac, OUR_IP);
-	batches = strtoull(argv[3], NULL, 0) / DEPTH;
-	wire.loss = argc > 4 ? (u32)atoi(argv[4]) : 0;
-	cm_init(&agent, mac, OUR_IP, 1);
-	a = connect_node(argc > 5 ? argv[5] : "");
+	read_options(argc, argv);
+	connect_node();
+	printf("memtest: connected\n");
+	fflush(stdout);
 	start = wire_now();
-	for (n = 0; n < batches; n++)
-		batch(&a, n);
-	took = wire_now() - start;
-	printf("memtest: %llu pages in %llu us; tx %llu again %llu time-outs %llu gaps %llu lost "
-	       "%llu\n",
-	       (unsigned long long)(batches * DEPTH), (unsigned long long)took / 1000,
-	       (unsigned long long)qp.stats.tx_packets, (unsigned long long)qp.stats.tx_again,
-	       (unsigned long long)qp.stats.timeouts, (unsigned long long)qp.stats.gaps,
-	       (unsigned long long)wire.lost);
-	cm_disconnect(c);
-	for (start = wire_now(); c->state != CM_CLOSED && wire_now() < start + PATIENCE;)
-		pump();
-	return c->state == CM_CLOSED ? 0 : 1;
+	for (n = 0;
+	     n * DEPTH < option.operations || wire_now() - start < option.seconds * 1000000000; n++)
+		insist(n, n % 3 != 2);
+	/* All of it once more. */
+	for (n = 0; n < option.pages; n++)
+		if (37 * n % option.pages < option.pages / DEPTH)
+			insist(n, false);
+	snprintf(what, sizeof(what), "%llu pages, %u connections, %u incarnations",
+		 (unsigned long long)option.operations, connections, incarnations);
+	peer_print(what, 0, wire_now() - start);
+	peer_end(true);
+	return 0;
 }
