@@ -28,12 +28,23 @@ ZYDIS_DEFS := -DZYAN_NO_LIBC -DZYDIS_STATIC_BUILD -DZYCORE_STATIC_BUILD -DZYDIS_
 ZYDIS_INC  := -isystem $(ZYDIS_DIR)/include -isystem /usr/include
 ZYDIS_SRC  := Decoder DecoderData SharedData MetaInfo Utils Register Segment
 ZYDIS_OBJ  := $(ZYDIS_SRC:%=$(BUILD)/hv/zydis/%.o)
+LWIP_DIR   := $(BUILD)/src/lwip
+LWIP_INC   := -isystem $(LWIP_DIR)/src/include -isystem hv/net/lwip_port
+LWIP_SRC   := $(addprefix core/,def inet_chksum init ip mem memp netif pbuf timeouts udp) \
+	$(addprefix core/ipv4/,dhcp etharp icmp ip4 ip4_addr) netif/ethernet
+LWIP_OBJ   := $(LWIP_SRC:%=$(BUILD)/hv/lwip/%.o)
+BEARSSL_DIR := $(BUILD)/src/bearssl
+BEARSSL_INC := -isystem $(BEARSSL_DIR)/inc
+BEARSSL_SRC := symcipher/aes_x86ni symcipher/aes_x86ni_ctr symcipher/aes_common symcipher/aes_ct64 \
+	symcipher/aes_ct64_enc symcipher/aes_ct64_ctr hash/ghash_pclmul hash/ghash_ctmul64 \
+	hash/sha2small codec/dec32be codec/enc32be codec/dec32le codec/enc32le
+BEARSSL_OBJ := $(BEARSSL_SRC:%=$(BUILD)/hv/bearssl/%.o)
 
-# Compiled, so that it stays freestanding, but not linked until a network driver uses it.
-HV_UNLINKED := $(wildcard hv/rdma/*.c)
+# Compiled, so that it stays freestanding, but not linked until somebody uses it.
+HV_UNLINKED := $(wildcard hv/rdma/*.c hv/remote/store*.c) hv/remote/seal.c
 HV_C   := $(filter-out $(HV_UNLINKED),$(wildcard hv/*.c hv/*/*.c))
 HV_S   := $(wildcard hv/*/*.S)
-HV_OBJ := $(HV_C:%.c=$(BUILD)/%.o) $(HV_S:%.S=$(BUILD)/%.S.o) $(BUILD)/hv/font.o $(ZYDIS_OBJ)
+HV_OBJ := $(HV_C:%.c=$(BUILD)/%.o) $(HV_S:%.S=$(BUILD)/%.S.o) $(BUILD)/hv/font.o $(ZYDIS_OBJ) $(LWIP_OBJ)
 
 hv: $(BUILD)/umbra.elf $(HV_UNLINKED:%.c=$(BUILD)/%.o)
 
@@ -58,6 +69,30 @@ $(BUILD)/hv/zydis/%.o: $(ZYDIS_DIR)/src/%.c
 	$(CC) -std=gnu11 -O2 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pic \
 		-fcf-protection=none -fno-stack-protector -fno-asynchronous-unwind-tables -w \
 		$(ZYDIS_DEFS) $(ZYDIS_INC) -I$(ZYDIS_DIR)/src -c $< -o $@
+# These two sets of instructions use XMM registers: hv/x86/simd.h. Nothing else may.
+BEARSSL_SIMD := $(BUILD)/hv/bearssl/symcipher/aes_x86ni.o $(BUILD)/hv/bearssl/symcipher/aes_x86ni_ctr.o \
+	$(BUILD)/hv/bearssl/hash/ghash_pclmul.o
+$(BUILD)/hv/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -ffreestanding -mno-red-zone -mcmodel=kernel -fno-pic -fcf-protection=none \
+		$(if $(filter $@,$(BEARSSL_SIMD)),-mno-avx,-mgeneral-regs-only) -fno-stack-protector \
+		-fno-asynchronous-unwind-tables -w -DBR_USE_UNIX_TIME=0 -DBR_USE_URANDOM=0 \
+		$(BEARSSL_INC) -I$(BEARSSL_DIR)/src -c $< -o $@
+$(BEARSSL_DIR)/src/%.c: | $(BEARSSL_DIR)/.stamp ;
+$(BEARSSL_DIR)/.stamp: scripts/third-party
+	scripts/third-party bearssl $(BEARSSL_DIR)
+$(BUILD)/hv/remote/seal.o: HV_CFLAGS += $(BEARSSL_INC)
+$(BUILD)/hv/remote/seal.o: | $(BEARSSL_DIR)/.stamp
+$(BUILD)/hv/net/netif.o: HV_CFLAGS += $(LWIP_INC)
+$(BUILD)/hv/net/netif.o: | $(LWIP_DIR)/.stamp
+$(BUILD)/hv/lwip/%.o: $(LWIP_DIR)/src/%.c $(wildcard hv/net/lwip_port/*.h hv/net/lwip_port/arch/*.h)
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pic \
+		-fcf-protection=none -fno-stack-protector -fno-asynchronous-unwind-tables \
+		-fno-strict-aliasing -w $(LWIP_INC) -c $< -o $@
+$(LWIP_DIR)/src/%.c: | $(LWIP_DIR)/.stamp ;
+$(LWIP_DIR)/.stamp: scripts/third-party
+	scripts/third-party lwip $(LWIP_DIR)
 $(ZYDIS_DIR)/src/%.c: | $(ZYDIS_DIR)/.stamp ;
 $(ZYDIS_DIR)/.stamp: scripts/third-party
 	scripts/third-party zydis $(ZYDIS_DIR)
@@ -182,7 +217,11 @@ $(BUILD)/guest/%.bzimage: $(BUILD)/guest/%.debug
 HOST_CFLAGS := -std=gnu17 -O1 -g $(WARN) -Wno-missing-prototypes -fno-omit-frame-pointer -Ihv -Iinclude \
 	-I$(BUILD)/gen \
 	-Iboot -Itests/unit -DUMBRA_HOST -DDIRECT_MAP_BASE=host_direct_map -include tests/unit/host.h \
-	$(ZYDIS_DEFS) $(ZYDIS_INC) -isystem $(STB_DIR)
+	$(ZYDIS_DEFS) $(ZYDIS_INC) $(BEARSSL_INC) -isystem $(STB_DIR)
+BEARSSL_HOST := $(BEARSSL_SRC:%=$(BUILD)/host/bearssl/%.o)
+$(BUILD)/host/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=gnu11 -O2 -g -fPIC -w $(BEARSSL_INC) -I$(BEARSSL_DIR)/src -c $< -o $@
 SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 -include $(wildcard tests/unit/*.mk) $(wildcard tests/fuzz/*.mk)
 UNITS := $(patsubst tests/unit/%.mk,$(BUILD)/unit/%,$(wildcard tests/unit/*.mk))
@@ -197,11 +236,11 @@ $(UNITS) $(FUZZERS): | $(BUILD)/gen/dsdt.h
 .SECONDEXPANSION:
 $(BUILD)/unit/%: tests/unit/%.c $$(UNIT_%) tests/unit/host.c tests/unit/host.h $(wildcard hv/*/*.h include/umbra/*.h)
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) $(SAN) -o $@ $(filter %.c,$^) -lcmocka
+	$(CC) $(HOST_CFLAGS) $(SAN) -o $@ $(filter %.c %.o,$^) -lcmocka
 $(BUILD)/fuzz/%: tests/fuzz/%.c $$(FUZZ_%) tests/unit/host.c tests/unit/host.h $(wildcard hv/*/*.h include/umbra/*.h)
 	@mkdir -p $(@D)
 	$(CLANG) $(filter-out -Wno-unused-parameter,$(HOST_CFLAGS)) -Wno-unused-parameter \
-		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c,$^)
+		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c %.o,$^)
 
 # --- hv/rdma in host processes: docs/rdma.md --------------------------------------------------
 # Without the fabric, which needs somebody who resolves addresses.
