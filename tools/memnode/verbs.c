@@ -209,7 +209,8 @@ static int accept_client(struct server *server, struct slice *s, struct rdma_cm_
 	struct rdma_conn_param param = {
 		.private_data = &answer,
 		.private_data_len = sizeof(answer),
-		.responder_resources = MIN(wish->initiator_depth, RDMA_READ_MAX),
+		/* The READs that the client wants to have outstanding: rdma_get_cm_event(3). */
+		.responder_resources = MIN(wish->responder_resources, RDMA_READ_MAX),
 		.rnr_retry_count = 7,
 	};
 
