@@ -281,11 +281,13 @@ unsigned int config_parse(const char *text, size_t len, struct boot_options *opt
 		.order = BOOT_ORDER_TOGETHER,
 		.tick_us = 4000,
 		.quantum_us = 4000,
+		.node_slices = 4,
 		.console_port = 0x3f8,
 		.log_port = 0x3f8,
 		.screen = 1,
 		.pmem_controllers = 4,
 		.pmem_seed = 1,
+		.pmem_cut_within = 50000000,
 		.pmem_save_budget = 1024,
 	};
 	*vm_count = 0;

@@ -92,6 +92,9 @@ static const struct key umbra_keys[] = {
 	 16},
 	{"pmem_seed", NUMBER, OPTION(pmem_seed), "a number from 0 to 0xffffffff", NULL, 0,
 	 0xffffffff},
+	{"pmem_cuts", NUMBER, OPTION(pmem_cuts), "a number from 0 to 1000000", NULL, 0, 1000000},
+	{"pmem_cut_within", NUMBER, OPTION(pmem_cut_within), "a number from 1 to 0xffffffff", NULL,
+	 1, 0xffffffff},
 	{"pmem_partition", CHOICE, OPTION(pmem_partition), "auto or none", partitions, 0, 0},
 	{"pmem_save_budget", NUMBER, OPTION(pmem_save_budget), "a number from 64 to 1048576", NULL,
 	 64, 1048576},
@@ -101,6 +104,7 @@ static const struct key umbra_keys[] = {
 	{"network", NETWORK, OPTION(network), NETWORK_TEXT, NULL, 0, 0},
 	{"node_memory", SIZE, OPTION(node_memory), "a size from 2M to 512G, a multiple of 2M", NULL,
 	 SIZE_2M, 512 * GIB},
+	{"node_slices", NUMBER, OPTION(node_slices), "a number from 1 to 8", NULL, 1, 8},
 	{"node_token", TOKEN, OPTION(node_token), "up to 16 bytes", NULL, 0, 0},
 };
 

@@ -178,7 +178,11 @@ static u64 earliest_deadline(const struct vcpu *vcpu)
 	const struct platform *p = vcpu->vm->platform;
 	u64 at = p->lapic_deadline[vcpu->index];
 
-	return vcpu->index ? at : MIN(at, __atomic_load_n(&p->deadline, __ATOMIC_RELAXED));
+	if (vcpu->index)
+		return at;
+	if (unlikely(vcpu->vm->pmem))
+		at = MIN(at, pmem_deadline(vcpu->vm));
+	return MIN(at, __atomic_load_n(&p->deadline, __ATOMIC_RELAXED));
 }
 
 static void refresh_deadline(struct vcpu *vcpu)
@@ -395,7 +399,7 @@ void platform_timers(struct vcpu *vcpu, u64 now)
 	lapic_tsc_changed(vcpu->lapic);
 	p->lapic_deadline[vcpu->index] = lapic_timer(vcpu->lapic, now);
 	if (unlikely(vm->pmem))
-		pmem_tick(vm);
+		pmem_tick(vcpu, now);
 	if (vcpu->index == 0 && now >= __atomic_load_n(&p->deadline, __ATOMIC_RELAXED)) {
 		spin_lock(&vm->dev_lock);
 		platform_update_clocks(p, platform_now(p));

@@ -55,16 +55,10 @@ void medium_written(struct medium *m, u64 offset, u64 bytes)
 		model_written(m, offset, bytes);
 }
 
-static void count_flush(struct medium *m, u32 controller)
-{
-	__atomic_add_fetch(&m->flushes[controller], 1, __ATOMIC_RELAXED);
-}
-
 static void store_hints(struct medium *m, u32 controller)
 {
 	for (u32 i = m->first_hint[controller]; i < m->first_hint[controller + 1]; i++)
 		*(volatile u64 *)phys_to_ptr(hpa(m->hint[i])) = 1;
-	count_flush(m, controller);
 }
 
 static void fence(void)
@@ -72,58 +66,60 @@ static void fence(void)
 	asm volatile("sfence" ::: "memory");
 }
 
+/* Tells one controller; the model's answers are collected, since it looks at a page but once. */
+static void tell(struct medium *m, u32 controller, u32 *told)
+{
+	if (m->kind != MEDIUM_MODEL)
+		store_hints(m, controller);
+	*told |= BIT(controller);
+	__atomic_add_fetch(&m->flushes[controller], 1, __ATOMIC_RELAXED);
+}
+
 void medium_flush(struct medium *m)
 {
+	u32 told = 0;
+
 	if (!m->controllers)
 		return;
 	/* 5.2.25.8: earlier stores first have to be accepted by the memory subsystem; and the guest
 	 * may take it as done only when the hints have been stored. */
 	fence();
-	for (u32 c = 0; c < m->controllers; c++) {
-		if (m->kind == MEDIUM_MODEL)
-			medium_flush_one(m, c);
-		else
-			store_hints(m, c);
-	}
+	for (u32 c = 0; c < m->controllers; c++)
+		tell(m, c, &told);
+	if (m->kind == MEDIUM_MODEL)
+		model_flush(m, told);
 	fence();
 }
 
 void medium_flush_one(struct medium *m, u32 controller)
 {
+	u32 told = 0;
+
 	if (m->kind != MEDIUM_MODEL || controller >= m->controllers)
 		return;
-	spin_lock(&m->lock);
-	model_flush(m, controller);
-	spin_unlock(&m->lock);
-	count_flush(m, controller);
+	tell(m, controller, &told);
+	model_flush(m, told);
 }
 
 void medium_drain(struct medium *m)
 {
-	if (m->kind != MEDIUM_MODEL)
-		return;
-	spin_lock(&m->lock);
-	model_drain(m);
-	spin_unlock(&m->lock);
+	if (m->kind == MEDIUM_MODEL)
+		model_drain(m);
 }
 
 void medium_cut(struct medium *m)
 {
-	if (m->kind != MEDIUM_MODEL)
-		return;
-	spin_lock(&m->lock);
-	model_cut(m);
-	spin_unlock(&m->lock);
+	if (m->kind == MEDIUM_MODEL)
+		model_cut(m);
+}
+
+void medium_seed(struct medium *m, u64 seed)
+{
+	if (m->kind == MEDIUM_MODEL)
+		model_seed(m, seed);
 }
 
 u64 medium_pending(struct medium *m)
 {
-	u64 lines;
-
-	if (m->kind != MEDIUM_MODEL)
-		return 0;
-	spin_lock(&m->lock);
-	lines = model_pending(m);
-	spin_unlock(&m->lock);
-	return lines;
+	return m->kind == MEDIUM_MODEL ? model_pending(m) : 0;
 }

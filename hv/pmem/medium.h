@@ -12,13 +12,16 @@
  *   told to flush copies exactly its lines. Any line may reach the medium earlier: by
  *   medium_drain(), and some of them in medium_cut(), both by a generator with a seed.
  *
- * Only what has been written needs to be compared: whoever maps the memory says what that may be
- * (medium_written()), after no CPU can write there unnoticed any more.
+ * Only pages in `written` are compared: whoever maps the memory adds those that may differ, after
+ * no CPU can write there unnoticed any more; medium_written() is for what Umbra itself has written.
+ * Between that and the end of the functions that compare, nobody else may do either: the caller
+ * holds medium_lock(), which does nothing for other kinds.
  *
- * Plain data but for the pointers to the memory itself. Functions take the lock themselves.
+ * Plain data but for the pointers to the memory itself.
  */
 #pragma once
 
+#include "lib/marks.h"
 #include "lib/spinlock.h"
 #include "lib/types.h"
 
@@ -48,8 +51,8 @@ struct medium {
 	u64 hint[MEDIUM_HINTS];			/* host-physical */
 	hpa_t direct; /* the page of the only hint there is, if nothing else is in it; or 0 */
 	/* model */
-	u8 *stored;   /* the medium */
-	u64 *written; /* bit set of pages that may differ */
+	u8 *stored;	      /* the medium */
+	struct marks written; /* pages that may differ */
 	u64 random;
 	u64 lines_flushed, lines_drained, lines_lost, cuts;
 };
@@ -58,11 +61,11 @@ struct medium {
 void medium_init_ram(struct medium *m, hpa_t base, u64 bytes);
 
 /*
- * The model: `stored` has `bytes` bytes and is what the memory at `base` becomes; `written` has a
- * bit for each page, all clear. 1 to MEDIUM_CONTROLLERS controllers.
+ * The model: `stored` has `bytes` bytes and is what the memory at `base` becomes; `marks` has
+ * marks_bytes(pages) of zeroes. 1 to MEDIUM_CONTROLLERS controllers.
  */
 void medium_init_model(struct medium *m, hpa_t base, u64 bytes, u32 controllers, u64 seed,
-		       u8 *stored, u64 *written);
+		       u8 *stored, void *marks);
 
 /*
  * Range `range` of the host's NFIT; the hints' pages have been mapped uncached (phys_to_ptr()).
@@ -74,8 +77,20 @@ struct nfit_range;
 int medium_init_real(struct medium *m, const struct nfit *nfit, const struct nfit_range *range,
 		     bool direct_allowed);
 
-/* Somebody may have written to [offset, offset + bytes), whole or partial pages. */
+/* Umbra has written to [offset, offset + bytes). No lock needed. */
 void medium_written(struct medium *m, u64 offset, u64 bytes);
+
+static inline void medium_lock(struct medium *m)
+{
+	if (m->kind == MEDIUM_MODEL)
+		spin_lock(&m->lock);
+}
+
+static inline void medium_unlock(struct medium *m)
+{
+	if (m->kind == MEDIUM_MODEL)
+		spin_unlock(&m->lock);
+}
 
 /*
  * Makes everything durable that was globally visible before the call: stores to every hint of every
@@ -87,9 +102,11 @@ void medium_flush(struct medium *m);
 void medium_flush_one(struct medium *m, u32 controller);
 void medium_drain(struct medium *m);
 /*
- * No CPU writes to the memory. Of the lines that are pending, some reach the medium; then memory is
- * what the medium holds.
+ * No CPU writes to the memory. Of the lines that are pending, some reach the medium, as full as
+ * each controller's queue happens to be; then memory is what the medium holds.
  */
 void medium_cut(struct medium *m);
+/* From now on everything that happens by chance follows from this number. */
+void medium_seed(struct medium *m, u64 seed);
 /* Lines that are not on the medium yet, of those that may have been written. */
 u64 medium_pending(struct medium *m);

@@ -4,12 +4,11 @@
 #include "lib/string.h"
 #include "pmem/nfit_layout.h"
 
-#define LINES_PER_PAGE (PAGE_SIZE / MEDIUM_LINE)
-#define LINE_WORDS     (MEDIUM_LINE / sizeof(u64))
-#define DRAIN_ONE_IN   4
+#define LINE_WORDS   (MEDIUM_LINE / sizeof(u64))
+#define DRAIN_ONE_IN 4
 
 void medium_init_model(struct medium *m, hpa_t base, u64 bytes, u32 controllers, u64 seed,
-		       u8 *stored, u64 *written)
+		       u8 *stored, void *marks)
 {
 	memset(m, 0, sizeof(*m));
 	m->kind = MEDIUM_MODEL;
@@ -18,9 +17,14 @@ void medium_init_model(struct medium *m, hpa_t base, u64 bytes, u32 controllers,
 	m->controllers = controllers;
 	m->hints = controllers;
 	m->stored = stored;
-	m->written = written;
-	m->random = seed * 2 + 1; /* never 0 */
+	marks_init(&m->written, marks, bytes / PAGE_SIZE);
+	model_seed(m, seed);
 	memcpy(phys_to_ptr(base), stored, bytes);
+}
+
+void model_seed(struct medium *m, u64 seed)
+{
+	m->random = seed * 2 + 1; /* never 0 */
 }
 
 /* xorshift64* (Marsaglia, Vigna): 32 good bits. */
@@ -41,7 +45,7 @@ void model_written(struct medium *m, u64 offset, u64 bytes)
 		return;
 	bytes = MIN(bytes, m->bytes - offset);
 	for (u64 page = offset / PAGE_SIZE; page <= (offset + bytes - 1) / PAGE_SIZE; page++)
-		__atomic_or_fetch(&m->written[page / 64], BIT64(page % 64), __ATOMIC_RELAXED);
+		marks_add(&m->written, page);
 }
 
 static u64 *line_at(u8 *base, u64 offset)
@@ -50,8 +54,8 @@ static u64 *line_at(u8 *base, u64 offset)
 }
 
 /*
- * Guests may be storing to the line: words are read one by one and once each, as a real line would
- * be caught between two stores.
+ * Umbra may be writing to the line for the guest: words are read one by one and once each, as a
+ * real line would be caught between two stores.
  */
 static bool same_line(const u64 *live, const u64 *stored)
 {
@@ -68,91 +72,105 @@ static void copy_line(u64 *to, const u64 *from)
 		to[i] = __atomic_load_n(&from[i], __ATOMIC_RELAXED);
 }
 
-/* What becomes of a pending line. */
-typedef void (*line_fn)(struct medium *m, u64 offset, u64 *live, u64 *stored, u32 arg);
+static u32 controller_of(const struct medium *m, u64 offset)
+{
+	return (u32)(offset / MODEL_INTERLEAVE % m->controllers);
+}
 
-/* Calls fn for each line that is pending; returns how many were, and forgets pages where none is
- * left. */
-static u64 for_pending(struct medium *m, line_fn fn, u32 arg)
+/* What becomes of a pending line: false if it stays pending. */
+typedef bool (*line_fn)(struct medium *m, u64 offset, u64 *live, u64 *stored, const void *arg);
+
+/* Calls fn for each line that is pending; returns how many were. Pages with none left drop out. */
+static u64 for_pending(struct medium *m, line_fn fn, const void *arg)
 {
 	u8 *live = phys_to_ptr(m->base);
 	u64 total = 0;
 
-	for (u64 page = 0; page < m->bytes / PAGE_SIZE; page++) {
-		u64 *word = &m->written[page / 64], at = page * PAGE_SIZE, left = 0;
+	/* A page drops out before we look: who writes during that adds it again. */
+	for (u64 page = 0; (page = marks_take(&m->written, page)) != MARKS_NONE; page++) {
+		bool left = false;
 
-		if (!__atomic_load_n(word, __ATOMIC_RELAXED)) {
-			page |= 63;
-			continue;
-		}
-		if (!(__atomic_load_n(word, __ATOMIC_RELAXED) >> page % 64 & 1))
-			continue;
-		/* Cleared before we look: who writes during that says so again. */
-		__atomic_and_fetch(word, ~BIT64(page % 64), __ATOMIC_SEQ_CST);
-		for (u64 end = at + PAGE_SIZE; at < end; at += MEDIUM_LINE) {
+		for (u64 at = page * PAGE_SIZE; at < (page + 1) * PAGE_SIZE; at += MEDIUM_LINE) {
 			u64 *l = line_at(live, at), *s = line_at(m->stored, at);
 
 			if (same_line(l, s))
 				continue;
 			total++;
-			if (fn)
-				fn(m, at, l, s, arg);
-			left += !same_line(l, s);
+			left |= !fn(m, at, l, s, arg);
 		}
 		if (left)
-			__atomic_or_fetch(word, BIT64(page % 64), __ATOMIC_RELAXED);
+			marks_add(&m->written, page);
 	}
 	return total;
 }
 
-static void flush_line(struct medium *m, u64 offset, u64 *live, u64 *stored, u32 controller)
+static bool flush_line(struct medium *m, u64 offset, u64 *live, u64 *stored, const void *arg)
 {
-	if (offset / MODEL_INTERLEAVE % m->controllers != controller)
-		return;
+	const u32 *controllers = arg;
+
+	if (!(*controllers >> controller_of(m, offset) & 1))
+		return false;
 	copy_line(stored, live);
 	m->lines_flushed++;
+	return true;
 }
 
-void model_flush(struct medium *m, u32 controller)
+void model_flush(struct medium *m, u32 controllers)
 {
-	for_pending(m, flush_line, controller);
+	for_pending(m, flush_line, &controllers);
 }
 
-static void drain_line(struct medium *m, u64 offset, u64 *live, u64 *stored, u32 one_in)
+static bool drain_line(struct medium *m, u64 offset, u64 *live, u64 *stored, const void *arg)
 {
-	if (next_random(m) % one_in)
-		return;
+	if (next_random(m) % DRAIN_ONE_IN)
+		return false;
 	copy_line(stored, live);
 	m->lines_drained++;
+	return true;
 }
 
 void model_drain(struct medium *m)
 {
-	for_pending(m, drain_line, DRAIN_ONE_IN);
+	for_pending(m, drain_line, NULL);
 }
 
-/* `chance` of 256 that the line had left the queue by itself. */
-static void cut_line(struct medium *m, u64 offset, u64 *live, u64 *stored, u32 chance)
+/* Of 256: the chance that a line had left its controller's queue by itself. */
+struct chances {
+	u16 of[MEDIUM_CONTROLLERS];
+};
+
+static bool cut_line(struct medium *m, u64 offset, u64 *live, u64 *stored, const void *arg)
 {
-	if ((next_random(m) & 255) < chance) {
+	const struct chances *chances = arg;
+
+	if ((next_random(m) & 255) < chances->of[controller_of(m, offset)]) {
 		copy_line(stored, live);
 		m->lines_drained++;
 	} else {
 		copy_line(live, stored);
 		m->lines_lost++;
 	}
+	return true;
 }
 
 void model_cut(struct medium *m)
 {
 	/* Queues are now nearly empty, now full: none, some, or all of it arrives. */
-	static const u16 chances[] = {0, 16, 128, 240, 256};
+	static const u16 levels[] = {0, 16, 128, 240, 256};
+	struct chances chances;
 
-	for_pending(m, cut_line, chances[next_random(m) % ARRAY_SIZE(chances)]);
+	for (u32 c = 0; c < MEDIUM_CONTROLLERS; c++)
+		chances.of[c] = levels[next_random(m) % ARRAY_SIZE(levels)];
+	for_pending(m, cut_line, &chances);
 	m->cuts++;
+}
+
+static bool stay(struct medium *m, u64 offset, u64 *live, u64 *stored, const void *arg)
+{
+	return false;
 }
 
 u64 model_pending(struct medium *m)
 {
-	return for_pending(m, NULL, 0);
+	return for_pending(m, stay, NULL);
 }

@@ -4,6 +4,7 @@
 #include "lib/log.h"
 #include "lib/string.h"
 #include "mem/frame.h"
+#include "pmem/internal.h"
 #include "pmem/nfit.h"
 #include "pmem/nfit_layout.h"
 #include "vm/load.h"
@@ -18,9 +19,6 @@ static const struct boot_info *machine;
 static struct nfit host;		 /* empty without an NFIT, or with a bad one */
 static u32 range_owner[NFIT_MAX_RANGES]; /* VM id + 1; VMs are created one after the other */
 static struct vm_pmem *kept[BOOT_MAX_VMS];
-
-/* Looking for what is dirty takes as long as the region is large. */
-#define TICKS_PER_DRAIN 64
 
 #define KEPT_BYTES ALIGN_UP(sizeof(struct vm_pmem), PAGE_SIZE)
 
@@ -136,23 +134,25 @@ static int take_frames(u64 bytes, hpa_t *out)
 static int take_model(struct vm *vm, struct pmem_region *r, u64 bytes, u32 number)
 {
 	const struct boot_options *o = &machine->options;
-	u64 map_bytes = ALIGN_UP(bytes / PAGE_SIZE, 64) / 8, *written = heap_alloc(map_bytes);
+	u64 pages = bytes / PAGE_SIZE, marks = ALIGN_UP(marks_bytes(pages), PAGE_SIZE);
+	u8 *written = heap_alloc(2 * marks);
 	hpa_t live, stored;
 
 	if (!written)
 		return ERR_NOMEM;
 	if (take_frames(bytes, &live)) {
-		heap_free(written, map_bytes);
+		heap_free(written, 2 * marks);
 		return ERR_NOMEM;
 	}
 	if (take_frames(bytes, &stored)) {
 		frame_free(FRAME_HV, live, bytes);
-		heap_free(written, map_bytes);
+		heap_free(written, 2 * marks);
 		return ERR_NOMEM;
 	}
 	medium_init_model(&r->medium, live, bytes, o->pmem_controllers,
 			  o->pmem_seed + vm->id * PMEM_REGIONS + number, phys_to_ptr(stored),
 			  written);
+	marks_init(&r->opened, written + marks, pages);
 	return 0;
 }
 
@@ -210,42 +210,26 @@ static u32 best_mode(const struct medium *m)
 	return m->direct.v ? HC_PMEM_MODE_DIRECT : HC_PMEM_MODE_TRAP;
 }
 
-static gpa_t hints_at(u32 number)
-{
-	return gpa(PMEM_HINTS_BASE + number * PMEM_HINTS_STRIDE);
-}
-
-static void map_hints(struct vm *vm, u32 number)
-{
-	struct pmem_region *r = &vm->pmem->region[number];
-	gpa_t at = hints_at(number);
-
-	if (r->mode == HC_PMEM_MODE_DIRECT)
-		space_set_window(vm, at, r->medium.direct, EPT_R | EPT_W, EPT_UC);
-	else if (r->mode == HC_PMEM_MODE_NONE)
-		space_set_window(vm, at, r->hints, EPT_R | EPT_W, EPT_WB);
-	else
-		space_set_window(vm, at, r->hints, EPT_R, EPT_WB);
-}
-
 static int add_region(struct vm *vm, u32 number, gpa_t base)
 {
 	struct pmem_region *r = &vm->pmem->region[number];
-	/* The model looks at dirty flags, which tell pages apart only if each has its own. */
-	u64 leaf = r->medium.kind == MEDIUM_MODEL ? PAGE_SIZE : SIZE_1G;
+	bool model = r->medium.kind == MEDIUM_MODEL;
 	int err;
 
 	r->base = base;
-	err = space_add_pmem(vm, base, r->medium.bytes, r->medium.base, leaf, number);
+	err = space_add_pmem(vm, base, r->medium.bytes, r->medium.base, model ? PAGE_SIZE : SIZE_1G,
+			     number);
+	if (!err && model)
+		space_track_pmem(vm, base, &r->opened);
 	if (err || !persists(r))
 		return err;
-	err = space_add_window(vm, hints_at(number), PAGE_SIZE, number);
+	err = space_add_window(vm, pmem_hints_at(number), PAGE_SIZE, number);
 	if (!err)
 		err = space_add_pmem(vm, gpa(PMEM_LABELS_BASE + number * PMEM_LABELS_STRIDE),
 				     PMEM_LABELS_STRIDE, r->labels, PAGE_SIZE,
 				     PMEM_REGIONS + number);
 	if (!err)
-		map_hints(vm, number);
+		pmem_map_hints(vm, number);
 	return err;
 }
 
@@ -279,6 +263,10 @@ int pmem_create(struct vm *vm)
 	if (!kept[vm->id])
 		return ERR_NOMEM;
 	vm->pmem = kept[vm->id];
+	if (first)
+		pmem_cut_init(vm, &machine->options);
+	vm->pmem->cut_at = PMEM_NEVER;
+	vm->pmem->begun = false;
 	load_split_ram(vm->config->memory, &low, &high);
 	base = ALIGN_UP(LOAD_HIGH_BASE + high, SIZE_1G);
 	for (u32 i = 0; !err && i < count; i++) {
@@ -318,97 +306,25 @@ u32 pmem_nfit(const struct vm *vm, u8 out[VNFIT_MAX])
 		const struct pmem_region *r = &vm->pmem->region[i];
 
 		region[i] = (struct vnfit_region){r->base.v, r->medium.bytes, persists(r),
-						  hints_at(i).v, vm->id << 8 | i};
+						  pmem_hints_at(i).v, vm->id << 8 | i};
 		if (persists(r))
 			caps &= r->medium.caps;
 	}
 	return vnfit_build(region, vm->pmem->count, caps, out);
 }
 
-/* --- flushing -----------------------------------------------------------------------------------
- */
-
-static void note_dirty(void *ctx, gpa_t at, const struct ept_leaf *leaf)
+static void log_flushes(const struct vm *vm, u32 number)
 {
-	struct pmem_region *r = ctx;
+	const struct pmem_region *r = &vm->pmem->region[number];
+	char text[MEDIUM_CONTROLLERS * 12];
+	size_t at = 0;
 
-	if (leaf->dirty)
-		medium_written(&r->medium, at.v - r->base.v, 1ull << leaf->shift);
-}
-
-/*
- * Tells the model which pages may have been written to. When the flags have been cleared everywhere
- * what is written from now on sets them anew; what was written before is in memory.
- */
-static void collect(struct vm *vm, struct pmem_region *r)
-{
-	if (r->medium.kind != MEDIUM_MODEL)
-		return;
-	if (ept_harvest(&vm->space.view, r->base, r->medium.bytes, note_dirty, r))
-		medium_written(&r->medium, 0, r->medium.bytes);
-	else
-		ept_sync(&vm->space.view, this_cpu()->index, cpu_count);
-}
-
-static struct pmem_region *region_of(struct vm *vm, u64 number)
-{
-	return vm->pmem && number < vm->pmem->count ? &vm->pmem->region[number] : NULL;
-}
-
-void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes)
-{
-	struct pmem_region *r = region_of(vcpu->vm, number);
-
-	if (!r || !r->hints.v || offset >= PAGE_SIZE || bytes > PAGE_SIZE - offset)
-		return;
-	/* What was stored is seen by who reads the page, as with the page mapped. */
-	memcpy((u8 *)phys_to_ptr(r->hints) + offset, from, bytes);
-	__atomic_add_fetch(&r->writes, 1, __ATOMIC_RELAXED);
-	collect(vcpu->vm, r);
-	medium_flush(&r->medium);
-}
-
-void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes)
-{
-	struct pmem_region *r = region_of(vcpu->vm, number);
-
-	memset(to, 0xff, bytes);
-	if (r && r->hints.v && offset < PAGE_SIZE && bytes <= PAGE_SIZE - offset)
-		memcpy(to, (const u8 *)phys_to_ptr(r->hints) + offset, bytes);
-}
-
-void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes)
-{
-	struct pmem_region *r = region_of(vm, number); /* not for label areas */
-
-	if (r)
-		medium_written(&r->medium, offset, bytes);
-}
-
-int pmem_set_mode(struct vm *vm, u32 number, u32 mode)
-{
-	struct pmem_region *r = region_of(vm, number);
-
-	if (!r || mode > HC_PMEM_MODE_TRAP)
-		return ERR_INVAL;
-	if (mode == HC_PMEM_MODE_DIRECT && !r->medium.direct.v)
-		return ERR_INVAL;
-	if (mode == HC_PMEM_MODE_NONE && r->medium.controllers && r->medium.kind != MEDIUM_MODEL)
-		return ERR_INVAL;
-	__atomic_store_n(&r->mode, mode, __ATOMIC_RELAXED);
-	map_hints(vm, number);
-	return 0;
-}
-
-void pmem_tick(struct vm *vm)
-{
-	if (!vm->pmem ||
-	    __atomic_add_fetch(&vm->pmem->ticks, 1, __ATOMIC_RELAXED) % TICKS_PER_DRAIN)
-		return;
-	for (u32 i = 0; i < vm->pmem->count; i++) {
-		collect(vm, &vm->pmem->region[i]);
-		medium_drain(&vm->pmem->region[i].medium);
-	}
+	for (u32 c = 0; c < r->medium.controllers && at < sizeof(text); c++)
+		at += str_print(text + at, sizeof(text) - at, " %llu",
+				(unsigned long long)r->medium.flushes[c]);
+	log_info("vm %s: NVDIMM %u: %llu stores to its hints, flushes of its %u controller%s:%s",
+		 vm->config->name, number, (unsigned long long)r->writes, r->medium.controllers,
+		 r->medium.controllers == 1 ? "" : "s", text);
 }
 
 void pmem_stop(struct vm *vm)
@@ -418,74 +334,17 @@ void pmem_stop(struct vm *vm)
 	for (u32 i = 0; i < vm->pmem->count; i++) {
 		struct pmem_region *r = &vm->pmem->region[i];
 
-		collect(vm, r);
+		pmem_collect(vm, r);
 		if (vm->pmem->cut)
 			medium_cut(&r->medium);
+		medium_unlock(&r->medium);
 		/* A guest that does nothing but restart fills no log. */
 		if (r->medium.controllers && !vm->restart)
-			log_info("vm %s: NVDIMM %u: %llu stores to its hints, %llu flushes of "
-				 "controller 0 of %u",
-				 vm->config->name, i, (unsigned long long)r->writes,
-				 (unsigned long long)r->medium.flushes[0], r->medium.controllers);
+			log_flushes(vm, i);
 	}
+	vm->pmem->cuts += vm->pmem->cut;
 	vm->pmem->cut = 0;
+	vm->pmem->cut_at = PMEM_NEVER;
 }
 
-/* --- HC_PMEM ------------------------------------------------------------------------------------
- */
-
-static s64 cut_power(struct vm *vm)
-{
-	for (u32 i = 0; i < vm->pmem->count; i++)
-		if (vm->pmem->region[i].medium.kind == MEDIUM_REAL)
-			return HC_EINVAL;
-	__atomic_store_n(&vm->pmem->cut, 1, __ATOMIC_RELAXED);
-	vm_restart(vm, "modelled power failure");
-	return 0;
-}
-
-s64 pmem_hypercall(struct vcpu *vcpu, u64 what, u64 number, u64 argument)
-{
-	struct vm *vm = vcpu->vm;
-	struct pmem_region *r = region_of(vm, number);
-
-	if (what == HC_PMEM_REGIONS)
-		return vm->pmem ? vm->pmem->count : 0;
-	if (!r)
-		return HC_EINVAL;
-	switch (what) {
-	case HC_PMEM_MODE:
-		return __atomic_load_n(&r->mode, __ATOMIC_RELAXED);
-	case HC_PMEM_SET_MODE:
-		return argument <= HC_PMEM_MODE_TRAP &&
-				       !pmem_set_mode(vm, (u32)number, (u32)argument)
-			       ? 0
-			       : HC_EINVAL;
-	case HC_PMEM_CONTROLLERS:
-		return r->medium.controllers;
-	case HC_PMEM_FLUSHES:
-		return argument < r->medium.controllers
-			       ? (s64)__atomic_load_n(&r->medium.flushes[argument],
-						      __ATOMIC_RELAXED)
-			       : HC_EINVAL;
-	case HC_PMEM_WRITES:
-		return (s64)__atomic_load_n(&r->writes, __ATOMIC_RELAXED);
-	case HC_PMEM_PENDING:
-		collect(vm, r);
-		return (s64)medium_pending(&r->medium);
-	case HC_PMEM_DRAIN:
-		collect(vm, r);
-		medium_drain(&r->medium);
-		return 0;
-	case HC_PMEM_CUT:
-		return cut_power(vm);
-	case HC_PMEM_KIND:
-		return r->medium.kind;
-	}
-	return HC_EINVAL;
-}
-
-_Static_assert((int)MEDIUM_REAL == HC_PMEM_KIND_HOST && (int)MEDIUM_RAM == HC_PMEM_KIND_RAM &&
-		       (int)MEDIUM_MODEL == HC_PMEM_KIND_MODEL,
-	       "kinds are told as they are");
 _Static_assert(PMEM_REGIONS == BOOT_MAX_PMEM, "boot_info.h");

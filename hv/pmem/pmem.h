@@ -21,22 +21,35 @@
 #include "pmem/medium.h"
 #include "pmem/vnfit.h"
 
+struct vcpu;
 struct vm;
 
 struct pmem_region {
 	struct medium medium;
 	gpa_t base;
-	u32 mode;     /* HC_PMEM_MODE_*; atomic */
-	u32 range;    /* MEDIUM_REAL: index in the host's NFIT */
-	u64 writes;   /* atomic: to the hint page, trapped */
-	hpa_t hints;  /* RAM that the page shows in modes NONE and TRAP */
-	hpa_t labels; /* PMEM_LABELS_STRIDE bytes */
+	u32 mode;	     /* HC_PMEM_MODE_*; atomic */
+	u32 range;	     /* MEDIUM_REAL: index in the host's NFIT */
+	u64 writes;	     /* atomic: to the hint page, trapped */
+	hpa_t hints;	     /* RAM that the page shows in modes NONE and TRAP */
+	hpa_t labels;	     /* PMEM_LABELS_STRIDE bytes */
+	struct marks opened; /* a model's pages that are mapped writable */
 };
+
+#define PMEM_NEVER (~0ull)
 
 struct vm_pmem {
 	u32 count;
 	u32 cut;   /* atomic: power fails when the VM has stopped */
 	u32 ticks; /* atomic: calls of pmem_tick() */
+	u32 cuts;  /* failures of power so far */
+	/* A failure of power to come (cut.c): host TSC, or PMEM_NEVER; atomic. */
+	u64 cut_at, drain_at;
+	u64 cut_window; /* ticks between the arming and the latest moment */
+	u64 cut_rip;	/* where the last one caught vCPU 0; 0: asleep */
+	u64 random;
+	bool begun;	 /* atomic: this life's first flush has been */
+	u32 cuts_wanted; /* of the configuration */
+	u32 wanted_within;
 	struct pmem_region region[PMEM_REGIONS];
 };
 
@@ -63,5 +76,20 @@ u32 pmem_nfit(const struct vm *vm, u8 out[VNFIT_MAX]);
  */
 int pmem_set_mode(struct vm *vm, u32 number, u32 mode);
 
-/* Time for a modelled medium's queues to drain a little; now and then, any CPU in root mode. */
-void pmem_tick(struct vm *vm);
+/*
+ * Power fails, for a VM with modelled media and none of the host's (else ERR_INVAL): at once, or at
+ * a moment within the next `ticks` of the TSC (0: never mind) that, like all else that happens by
+ * chance from now on, follows from `seed`; with 0 the sequence goes on. See cut.c. Any CPU in root
+ * mode.
+ */
+#define PMEM_CUT_MAX BIT64(48)
+int pmem_cut(struct vm *vm);
+int pmem_cut_within(struct vm *vm, u64 ticks, u64 seed);
+
+/*
+ * Time for a modelled medium's queues to drain a little, or for its power to fail: now and then, on
+ * the vCPU's CPU, at the latest when the host's TSC is pmem_deadline(). That changes with a
+ * REQ_TIMER to vCPU 0.
+ */
+void pmem_tick(struct vcpu *vcpu, u64 now);
+u64 pmem_deadline(const struct vm *vm);

@@ -149,6 +149,19 @@ int space_add_window(struct vm *vm, gpa_t base, u64 bytes, u32 number)
 	return insert_region(&vm->space, &region);
 }
 
+static struct region *region_at(struct space *space, gpa_t base)
+{
+	for (u32 i = 0; i < space->region_count; i++)
+		if (space->region[i].base.v == base.v)
+			return &space->region[i];
+	return NULL;
+}
+
+void space_track_pmem(struct vm *vm, gpa_t base, struct marks *opened)
+{
+	region_at(&vm->space, base)->opened = opened;
+}
+
 static inline const struct region *find(const struct space *space, gpa_t at)
 {
 	for (u32 i = 0; i < space->region_count; i++) {
@@ -272,6 +285,49 @@ static enum fault_result ram_fault(struct vcpu *vcpu, const struct region *regio
 	return FAULT_RETRY;
 }
 
+/* Writes are followed: writable only from the first of them on. */
+static enum fault_result pmem_fault(struct vcpu *vcpu, const struct region *region,
+				    const struct ept_fault *fault)
+{
+	struct space *space = &vcpu->vm->space;
+	gpa_t page = gpa(fault->addr.v & PAGE_MASK);
+	int err;
+
+	if (!region->opened)
+		return ram_fault(vcpu, region, fault);
+	spin_lock(&space->lock);
+	if (fault->write)
+		marks_add(region->opened, (page.v - region->base.v) / PAGE_SIZE);
+	ept_reserve(&space->view, FAULT_RESERVE);
+	err = ept_map(&space->view, page, ram_frame(region, page), PAGE_SIZE,
+		      fault->write ? EPT_RWX : EPT_R | EPT_X, EPT_WB);
+	spin_unlock(&space->lock);
+	if (err) {
+		vcpu_fatal(vcpu, "no memory for EPT tables (error %d)", err);
+		return FAULT_FATAL;
+	}
+	return FAULT_RETRY;
+}
+
+void space_close_pmem(struct vm *vm, gpa_t base, struct marks *written)
+{
+	struct space *space = &vm->space;
+	const struct region *region = region_at(space, base);
+	bool closed = false;
+
+	spin_lock(&space->lock);
+	for (u64 page = 0; (page = marks_take(region->opened, page)) != MARKS_NONE; page++) {
+		/* A leaf of 4 KiB: it takes no table. */
+		ept_protect(&space->view, gpa_add(base, page * PAGE_SIZE), PAGE_SIZE,
+			    EPT_R | EPT_X);
+		marks_add(written, page);
+		closed = true;
+	}
+	spin_unlock(&space->lock);
+	if (closed)
+		ept_sync(&space->view, this_cpu()->index, cpu_count);
+}
+
 #define APIC_PAGE 0xfee00000
 
 static bool all_in_xapic_mode(const struct vm *vm)
@@ -367,7 +423,7 @@ typedef enum fault_result (*region_fault_fn)(struct vcpu *, const struct region 
 static const region_fault_fn region_fault[REGION_KINDS] = {
 	[REGION_RAM] = ram_fault,
 	[REGION_MMIO] = mmio_fault,
-	[REGION_PMEM] = ram_fault,
+	[REGION_PMEM] = pmem_fault,
 	[REGION_WINDOW] = window_fault,
 };
 

@@ -8,6 +8,7 @@
 #pragma once
 
 #include "ept/ept.h"
+#include "lib/marks.h"
 #include "lib/types.h"
 
 struct vcpu;
@@ -25,12 +26,13 @@ struct region {
 	gpa_t base;
 	u64 bytes;
 	enum region_kind kind;
-	u32 device;    /* REGION_MMIO: platform's number; PMEM, WINDOW: pmem's */
-	hpa_t *chunks; /* REGION_RAM: one per 2 MiB; heap memory owned by the space */
-	hpa_t frame;   /* PMEM, WINDOW: what it is mapped to, contiguous */
-	u64 leaf;      /* PMEM: largest EPT leaf: 4 KiB where writes have to be told apart */
-	u64 perms;     /* WINDOW: EPT_* */
-	u32 type;      /* WINDOW: enum ept_memtype */
+	u32 device;	      /* REGION_MMIO: platform's number; PMEM, WINDOW: pmem's */
+	hpa_t *chunks;	      /* REGION_RAM: one per 2 MiB; heap memory owned by the space */
+	hpa_t frame;	      /* PMEM, WINDOW: what it is mapped to, contiguous */
+	u64 leaf;	      /* PMEM: largest EPT leaf: 4 KiB where writes have to be told apart */
+	struct marks *opened; /* PMEM: pages that are mapped writable; NULL: nobody wants to know */
+	u64 perms;	      /* WINDOW: EPT_* */
+	u32 type;	      /* WINDOW: enum ept_memtype */
 };
 
 /* Bytes that are just memory, which guest_read() and its kin reach. */
@@ -84,6 +86,17 @@ int space_add_mmio(struct vm *vm, gpa_t base, u64 bytes, u32 device);
 
 /* Memory of pmem/: 2 MiB aligned on both sides, or 4 KiB with a leaf of that size. */
 int space_add_pmem(struct vm *vm, gpa_t base, u64 bytes, hpa_t frame, u64 leaf, u32 number);
+
+/*
+ * The guest's writes to a region of space_add_pmem() with leaves of 4 KiB are followed from now on,
+ * before the VM runs: a page is mapped writable at the first write to it, and goes into `opened`
+ * (of the caller, for as long as the space lives; now empty). space_close_pmem() makes those pages
+ * read-only, moves them to `written`, and returns when no CPU writes to them unnoticed any more.
+ * One caller at a time for each region; in root mode. It needs dirty flags of no processor, and
+ * takes time only for pages that have been written to.
+ */
+void space_track_pmem(struct vm *vm, gpa_t base, struct marks *opened);
+void space_close_pmem(struct vm *vm, gpa_t base, struct marks *written);
 
 /*
  * A window: perms that the processor offers, without W if writes are to be emulated (vm/platform.h,

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define BOOT_INFO_MAGIC	  0x4152424d55424f4full /* "OOBUMBRA" */
-#define BOOT_INFO_VERSION 4
+#define BOOT_INFO_VERSION 5
 
 #define BOOT_MAX_MEMORY	 512
 #define BOOT_MAX_CPUS	 64
@@ -142,6 +142,8 @@ struct boot_options {		   /* [umbra] */
 	uint32_t focus;		   /* enum boot_focus */
 	uint32_t pmem_controllers; /* of modelled NVDIMMs: 1 to 16 */
 	uint32_t pmem_seed;	   /* of what happens to their queues */
+	uint32_t pmem_cuts;	   /* modelled failures of power for each VM */
+	uint32_t pmem_cut_within;  /* TSC ticks: a failure comes so long after the first flush */
 	uint32_t pmem_partition;   /* enum boot_pmem_partition */
 	uint32_t pmem_save_budget; /* pages of all saved regions that may be unsaved at any time */
 	/* Modelled: from the signal that power fails until it has gone a disk takes this many
@@ -149,6 +151,7 @@ struct boot_options {		   /* [umbra] */
 	uint32_t pmem_power_loss_sectors;
 	uint32_t role;		   /* enum boot_role */
 	struct boot_network network;
+	uint32_t node_slices; /* MEMORY_NODE: 1 to 8 clients' equal shares */
 	uint64_t node_memory; /* MEMORY_NODE: bytes to lend; 0: half of what is free */
 	uint8_t node_token[BOOT_TOKEN_LEN]; /* MEMORY_NODE: what clients have to know */
 };

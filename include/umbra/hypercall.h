@@ -97,9 +97,15 @@
  * HC_PMEM(what, n, argument): the calling VM's persistent region n, from 0; HC_EINVAL if there is
  * none, or for another `what`. Modes of its hint page, HC_PMEM_MODE_*: mapped writable, nothing
  * happens; mapped through to the host's; writes trap. SET_MODE takes only modes that the medium
- * allows: NONE and TRAP for a modelled one. What may lose data is for modelled media only: CUT
- * makes power fail: the VM ends where it is, lines that no controller has been told to flush may be
- * lost, and it starts again. (The call may return before its CPU stops.)
+ * allows: NONE and TRAP for a modelled one.
+ *
+ * What may lose data is for VMs with modelled regions and none of the host's. When power fails the
+ * VM ends where it is; each line of 64 bytes that has been stored to since its controller was last
+ * told to flush is found as it was then, or as it was stored since, by chance; and the VM starts
+ * again, with its persistent regions and nothing else. CUT: at once (the call may return before its
+ * CPU stops). CUT_WITHIN: at a moment within the next `argument` ticks of the TSC, wherever the
+ * vCPUs are then; 0 ticks: not at all. It replaces the one before. n is a seed from which the
+ * moment and what gets lost follow; with 0 the sequence goes on, which begins with `pmem_seed`.
  */
 #define HC_PMEM		    9
 #define HC_PMEM_REGIONS	    0 /* how many there are; n is ignored */
@@ -112,6 +118,9 @@
 #define HC_PMEM_DRAIN	    7 /* some of these go there */
 #define HC_PMEM_CUT	    8
 #define HC_PMEM_KIND	    9 /* HC_PMEM_KIND_* */
+#define HC_PMEM_CUT_WITHIN  10
+#define HC_PMEM_CUTS	    11 /* failures of power since the machine was started; n is ignored */
+#define HC_PMEM_CUT_RIP	    12 /* where the last CUT_WITHIN caught vCPU 0; 0: it was halted */
 #define HC_PMEM_MODE_NONE   0
 #define HC_PMEM_MODE_DIRECT 1
 #define HC_PMEM_MODE_TRAP   2

@@ -104,8 +104,11 @@ static void test_defaults(void **state)
 	assert_int_equal(options.role, BOOT_ROLE_HYPERVISOR);
 	assert_int_equal(options.network.mode, BOOT_NETWORK_NONE);
 	assert_int_equal(options.node_memory, 0);
+	assert_int_equal(options.node_slices, 4);
 	assert_int_equal(options.pmem_controllers, 4);
 	assert_int_equal(options.pmem_seed, 1);
+	assert_int_equal(options.pmem_cuts, 0);
+	assert_int_equal(options.pmem_cut_within, 50000000);
 	assert_int_equal(options.pmem_partition, BOOT_PMEM_PARTITION_AUTO);
 	assert_int_equal(options.pmem_save_budget, 1024);
 	assert_int_equal(options.pmem_power_loss_sectors, 0);
@@ -115,10 +118,13 @@ static void test_defaults(void **state)
 static void test_pmem(void **state)
 {
 	assert_good("[umbra]\npmem_controllers = 16\npmem_seed = 0xffffffff\n"
+		    "pmem_cuts = 100\npmem_cut_within = 1000000\n"
 		    "[vm a]\nkernel = k\n"
 		    "pmem = ram 2M,model\t1G , host 7,  host 65535 direct\n");
 	assert_int_equal(options.pmem_controllers, 16);
 	assert_int_equal(options.pmem_seed, 0xffffffff);
+	assert_int_equal(options.pmem_cuts, 100);
+	assert_int_equal(options.pmem_cut_within, 1000000);
 	assert_int_equal(vms[0].pmem_count, 4);
 	assert_int_equal(vms[0].pmem[0].source, BOOT_PMEM_RAM);
 	assert_int_equal(vms[0].pmem[0].bytes, 2 * MIB);
@@ -168,9 +174,10 @@ static void test_network(void **state)
 static void test_memory_node(void **state)
 {
 	assert_good("[umbra]\nnetwork = dhcp\nrole = memory-node\nnode_memory = 6M\n"
-		    "node_token = 0123456789abcdef\n");
+		    "node_slices = 3\nnode_token = 0123456789abcdef\n");
 	assert_int_equal(options.role, BOOT_ROLE_MEMORY_NODE);
 	assert_int_equal(options.node_memory, 6 * MIB);
+	assert_int_equal(options.node_slices, 3);
 	assert_memory_equal(options.node_token, "0123456789abcdef", BOOT_TOKEN_LEN);
 	assert_int_equal(vm_count, 0);
 	assert_bad("[umbra]\nrole = memory-node\n", 0, "a memory node needs a network");
@@ -425,6 +432,7 @@ static void test_bad_values(void **state)
 		{"network = 10..0.2/24", "network"},
 		{"network = static", "network"},
 		{"node_memory = 1M", "expected a size from 2M to 512G"},
+		{"node_slices = 9", "expected a number from 1 to 8"},
 		{"node_token = 0123456789abcdef0", "expected up to 16 bytes"},
 		{"trace = 1", "trace"},
 		{"report = 1", "report"},

@@ -105,6 +105,7 @@ __attribute__((weak)) void frame_free(frame_owner_t owner, hpa_t base, u64 bytes
 
 struct vcpu;
 void platform_work(struct vcpu *vcpu);
+u32 hypercall_by_port(struct vcpu *vcpu);
 void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes);
 void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes);
 void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes);
@@ -113,7 +114,13 @@ int pmem_create(struct vm *vm);
 void pmem_stop(struct vm *vm);
 u32 pmem_device_map(const struct vm *vm);
 u32 pmem_nfit(const struct vm *vm, u8 *out);
-void pmem_tick(struct vm *vm);
+void pmem_tick(struct vcpu *vcpu, u64 now);
+u64 pmem_deadline(const struct vm *vm);
+
+__attribute__((weak)) u32 hypercall_by_port(struct vcpu *vcpu)
+{
+	return 0;
+}
 
 /* Persistent memory, for what has none. */
 __attribute__((weak)) int pmem_create(struct vm *vm)
@@ -135,8 +142,13 @@ __attribute__((weak)) u32 pmem_nfit(const struct vm *vm, u8 *out)
 	return 0;
 }
 
-__attribute__((weak)) void pmem_tick(struct vm *vm)
+__attribute__((weak)) void pmem_tick(struct vcpu *vcpu, u64 now)
 {
+}
+
+__attribute__((weak)) u64 pmem_deadline(const struct vm *vm)
+{
+	return ~0ull;
 }
 
 __attribute__((weak)) void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset,

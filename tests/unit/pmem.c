@@ -17,6 +17,7 @@
 #include "pmem/pmem.h"
 #include "vm/internal.h"
 #include "x86/acpi.h"
+#include "x86/asm.h"
 #include "x86/cpu.h"
 #include "x86/paging.h"
 
@@ -30,7 +31,7 @@ static struct vm vm;
 static struct vcpu vcpu = {.vm = &vm};
 static struct nfit_table table;
 static bool have_table;
-static unsigned int restarts;
+static unsigned int restarts, timer_requests;
 static u64 uncached;
 
 u64 vmx_features;
@@ -58,6 +59,22 @@ enum apic_mode platform_apic_mode(struct vcpu *v)
 void vm_restart(struct vm *v, const char *why)
 {
 	restarts++;
+}
+
+void vcpu_request(struct vcpu *v, u32 requests)
+{
+	timer_requests += requests == REQ_TIMER;
+}
+
+struct vcpu *sched_current(void)
+{
+	return NULL;
+}
+
+void vmcs_read_failed(void);
+void vmcs_read_failed(void)
+{
+	abort();
 }
 
 const struct acpi_header *acpi_find(hpa_t rsdp, const char *signature)
@@ -233,6 +250,7 @@ static void run_model(u64 features)
 	end();
 	assert_int_equal(create(), 0);
 	assert_int_equal(load(AT), 22);
+	assert_int_equal(ask(HC_PMEM_CUTS, 0), 1);
 	end();
 }
 
@@ -274,7 +292,90 @@ static void test_modes(void **state)
 	assert_int_equal(ask(HC_PMEM_REGIONS, 0), 0);
 	assert_int_equal(ask(HC_PMEM_MODE, 0), HC_EINVAL);
 	assert_int_equal(pmem_device_map(&vm), 0);
-	pmem_tick(&vm);
+	assert_int_equal(pmem_cut(&vm), ERR_INVAL);
+	assert_int_equal(ask(HC_PMEM_CUT_WITHIN, 100), HC_EINVAL);
+	assert_int_equal(ask(HC_PMEM_CUTS, 0), HC_EINVAL);
+	end();
+}
+
+/* --- failures of power at some moment -----------------------------------------------------------
+ */
+
+/* Runs the VM's time until power fails, in steps that a timer makes; returns after how long. */
+static u64 run_until_cut(u64 within, u64 seed)
+{
+	u64 start = rdtsc(), at;
+
+	restarts = 0;
+	timer_requests = 0;
+	assert_int_equal(pmem_hypercall(&vcpu, HC_PMEM_CUT_WITHIN, seed, within), 0);
+	assert_int_equal(timer_requests, 1);
+	for (at = start; !restarts;) {
+		assert_in_range(pmem_deadline(&vm), at, start + within + 10000000);
+		at = pmem_deadline(&vm);
+		pmem_tick(&vcpu, at - 1); /* nothing is due yet */
+		assert_int_equal(pmem_deadline(&vm), at);
+		assert_int_equal(restarts, 0);
+		pmem_tick(&vcpu, at);
+	}
+	assert_int_equal(restarts, 1);
+	assert_int_equal(pmem_deadline(&vm), ~0ull);
+	end();
+	assert_int_equal(create(), 0);
+	assert_int_equal(pmem_deadline(&vm), ~0ull);
+	return at - start;
+}
+
+#define WINDOW BIT64(40) /* the host's own speed is nothing beside it */
+
+static void test_cut_within(void **state)
+{
+	u64 first[8], early = 0, mixed = 0;
+
+	start_machine(0);
+	configure(BOOT_PMEM_MODEL, 2 * MIB);
+	assert_int_equal(create(), 0);
+	for (u32 i = 0; i < 64; i++) {
+		u64 after, last = 0, kept = 0;
+
+		for (u64 line = 0; line < 64; line++)
+			store(AT + line * 64, i * 2);
+		store_hint(0, 1);
+		for (u64 line = 0; line < 64; line++)
+			store(AT + line * 64, i * 2 + 1);
+		after = run_until_cut(WINDOW, i < 8 ? i + 5 : 0);
+		assert_int_equal(ask(HC_PMEM_CUTS, 0), i + 1);
+		if (i < 8)
+			first[i] = after;
+		early += after < WINDOW / 2;
+		for (u64 line = 0; line < 64; line++) {
+			last = load(AT + line * 64);
+			assert_in_range(last, i * 2, i * 2 + 1);
+			kept += last == i * 2 + 1;
+		}
+		mixed += kept && kept < 64;
+		assert_int_equal(ask(HC_PMEM_PENDING, 0), 0);
+	}
+	assert_in_range(early, 16, 48);
+	assert_in_range(mixed, 16, 64);
+	/* The same seed, the same moment. */
+	for (u32 i = 0; i < 8; i++)
+		assert_in_range(run_until_cut(WINDOW, i + 5), first[i] - WINDOW / 1000,
+				first[i] + WINDOW / 1000);
+	/* Called off; replaced; too long; another vCPU's timer. */
+	assert_int_equal(pmem_hypercall(&vcpu, HC_PMEM_CUT_WITHIN, 1, 1000), 0);
+	assert_int_equal(pmem_hypercall(&vcpu, HC_PMEM_CUT_WITHIN, 1, WINDOW), 0);
+	assert_true(pmem_deadline(&vm) > rdtsc() + 100000);
+	vcpu.index = 1;
+	restarts = 0;
+	pmem_tick(&vcpu, ~0ull - 1);
+	vcpu.index = 0;
+	assert_int_equal(restarts, 0);
+	assert_int_equal(pmem_hypercall(&vcpu, HC_PMEM_CUT_WITHIN, 1, 0), 0);
+	assert_int_equal(pmem_deadline(&vm), ~0ull);
+	pmem_tick(&vcpu, ~0ull - 1);
+	assert_int_equal(restarts, 0);
+	assert_int_equal(ask(HC_PMEM_CUT_WITHIN, BIT64(48) + 1), HC_EINVAL);
 	end();
 }
 
@@ -446,9 +547,10 @@ static int teardown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_model),  cmocka_unit_test(test_modes),
-		cmocka_unit_test(test_ram),    cmocka_unit_test(test_host),
-		cmocka_unit_test(test_direct), cmocka_unit_test(test_bad_host),
+		cmocka_unit_test(test_model),	   cmocka_unit_test(test_modes),
+		cmocka_unit_test(test_cut_within), cmocka_unit_test(test_ram),
+		cmocka_unit_test(test_host),	   cmocka_unit_test(test_direct),
+		cmocka_unit_test(test_bad_host),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);

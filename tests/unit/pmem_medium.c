@@ -20,7 +20,7 @@
 
 static struct medium m;
 static u8 *stored;
-static u64 written[BYTES / PAGE_SIZE / 64];
+static u64 written[BYTES / PAGE_SIZE / 64 + 1]; /* marks_bytes() */
 
 static u8 *live(u64 offset)
 {

@@ -1,0 +1,152 @@
+/*
+ * Modelled failures of power. See pmem.h.
+ *
+ * One is armed for a moment of the host's TSC that chance picks, and comes as a timer of vCPU 0
+ * does: the VMX preemption timer takes it out of guest mode wherever it is (to the timer's unit),
+ * and the others are stopped at their next exit, which is asked for. A store to a hint that is
+ * being passed on is not interrupted: a queue that drains by chance leaves all states which that
+ * could leave. Then, with all vCPUs stopped, what is pending gets lost or not (medium_cut()), and
+ * the VM starts again.
+ *
+ * Meanwhile queues drain a little at random moments, or a line would be found on the medium as it
+ * was at the last flush or at the end, and never in between.
+ */
+#include "pmem/internal.h"
+#include "vm/internal.h"
+#include "vm/platform.h"
+#include "x86/asm.h"
+
+/* With no failure to come it does not matter much. */
+#define TICKS_PER_DRAIN 64
+
+/* How often queues drain before power fails, on the average. */
+#define DRAINS_PER_WINDOW 8
+
+static void seed(struct vm *vm, u64 number)
+{
+	vm->pmem->random = number * 2 + 1;
+	for (u32 i = 0; i < vm->pmem->count; i++) {
+		struct medium *m = &vm->pmem->region[i].medium;
+
+		medium_lock(m);
+		medium_seed(m, number + i);
+		medium_unlock(m);
+	}
+}
+
+void pmem_cut_init(struct vm *vm, const struct boot_options *options)
+{
+	vm->pmem->random = (options->pmem_seed + vm->id) * 2 + 1;
+	vm->pmem->cuts_wanted = options->pmem_cuts;
+	vm->pmem->wanted_within = options->pmem_cut_within;
+}
+
+/* 0 to below - 1, xorshift64* as in model.c. */
+static u64 pick(struct vm_pmem *p, u64 below)
+{
+	u64 x = p->random;
+
+	x ^= x >> 12;
+	x ^= x << 25;
+	x ^= x >> 27;
+	p->random = x;
+	return x * 0x2545f4914f6cdd1dull % below;
+}
+
+/* Nothing may get lost that is not a model. */
+static bool may_lose(const struct vm *vm)
+{
+	bool model = false;
+
+	for (u32 i = 0; vm->pmem && i < vm->pmem->count; i++) {
+		if (vm->pmem->region[i].medium.kind == MEDIUM_REAL)
+			return false;
+		model |= vm->pmem->region[i].medium.kind == MEDIUM_MODEL;
+	}
+	return model;
+}
+
+int pmem_cut(struct vm *vm)
+{
+	if (!may_lose(vm))
+		return ERR_INVAL;
+	__atomic_store_n(&vm->pmem->cut, 1, __ATOMIC_RELAXED);
+	vm_restart(vm, "modelled power failure");
+	return 0;
+}
+
+static u64 next_drain(struct vm_pmem *p, u64 now)
+{
+	return now + 1 + pick(p, 2 * p->cut_window / DRAINS_PER_WINDOW + 1);
+}
+
+int pmem_cut_within(struct vm *vm, u64 ticks, u64 number)
+{
+	struct vm_pmem *p = vm->pmem;
+	u64 now = rdtsc();
+
+	if (!may_lose(vm) || ticks > PMEM_CUT_MAX)
+		return ERR_INVAL;
+	if (number)
+		seed(vm, number);
+	p->cut_window = ticks;
+	__atomic_store_n(&p->drain_at, ticks ? next_drain(p, now) : PMEM_NEVER, __ATOMIC_RELAXED);
+	__atomic_store_n(&p->cut_at, ticks ? now + 1 + pick(p, ticks) : PMEM_NEVER,
+			 __ATOMIC_RELEASE);
+	vcpu_request(vm->vcpu[0], REQ_TIMER);
+	return 0;
+}
+
+void pmem_begin(struct vm *vm)
+{
+	struct vm_pmem *p = vm->pmem;
+
+	if (__atomic_exchange_n(&p->begun, true, __ATOMIC_RELAXED) || p->cuts >= p->cuts_wanted)
+		return;
+	/* Unless the guest has asked for one of its own. */
+	if (__atomic_load_n(&p->cut_at, __ATOMIC_RELAXED) == PMEM_NEVER)
+		pmem_cut_within(vm, p->wanted_within, 0);
+}
+
+u64 pmem_deadline(const struct vm *vm)
+{
+	u64 at = __atomic_load_n(&vm->pmem->cut_at, __ATOMIC_ACQUIRE);
+
+	return at == PMEM_NEVER ? at
+				: MIN(at, __atomic_load_n(&vm->pmem->drain_at, __ATOMIC_RELAXED));
+}
+
+static void drain(struct vm *vm)
+{
+	for (u32 i = 0; i < vm->pmem->count; i++) {
+		struct pmem_region *r = &vm->pmem->region[i];
+
+		pmem_collect(vm, r);
+		medium_drain(&r->medium);
+		medium_unlock(&r->medium);
+	}
+}
+
+void pmem_tick(struct vcpu *vcpu, u64 now)
+{
+	struct vm *vm = vcpu->vm;
+	struct vm_pmem *p = vm->pmem;
+	u64 at = __atomic_load_n(&p->cut_at, __ATOMIC_ACQUIRE);
+
+	if (at == PMEM_NEVER) {
+		if (__atomic_add_fetch(&p->ticks, 1, __ATOMIC_RELAXED) % TICKS_PER_DRAIN == 0)
+			drain(vm);
+		return;
+	}
+	if (vcpu->index || now < pmem_deadline(vm))
+		return;
+	if (now < at) {
+		__atomic_store_n(&p->drain_at, next_drain(p, now), __ATOMIC_RELAXED);
+		drain(vm);
+		return;
+	}
+	__atomic_store_n(&p->cut_at, PMEM_NEVER, __ATOMIC_RELAXED);
+	/* It may be asleep, with another vCPU's VMCS loaded. */
+	p->cut_rip = sched_current() == vcpu ? vmcs_read(VMCS_GUEST_RIP) : 0;
+	pmem_cut(vm);
+}

@@ -1,0 +1,154 @@
+/* Flush hints and what a store to them does, modes of the hint page, HC_PMEM. See pmem.h. */
+#include "lib/string.h"
+#include "pmem/internal.h"
+#include "vm/platform.h"
+#include "vm/vm.h"
+
+struct pmem_region *pmem_region(const struct vm *vm, u64 number)
+{
+	return vm->pmem && number < vm->pmem->count ? &vm->pmem->region[number] : NULL;
+}
+
+void pmem_map_hints(struct vm *vm, u32 number)
+{
+	struct pmem_region *r = &vm->pmem->region[number];
+	gpa_t at = pmem_hints_at(number);
+
+	if (r->mode == HC_PMEM_MODE_DIRECT)
+		space_set_window(vm, at, r->medium.direct, EPT_R | EPT_W, EPT_UC);
+	else if (r->mode == HC_PMEM_MODE_NONE)
+		space_set_window(vm, at, r->hints, EPT_R | EPT_W, EPT_WB);
+	else
+		space_set_window(vm, at, r->hints, EPT_R, EPT_WB);
+}
+
+void pmem_collect(struct vm *vm, struct pmem_region *r)
+{
+	medium_lock(&r->medium);
+	/*
+	 * The lock is held until everybody's writes are seen by the comparison that follows: were a
+	 * page in `written` before the last CPU has stopped writing to it, another flush could take
+	 * it out in between.
+	 */
+	if (r->medium.kind == MEDIUM_MODEL)
+		space_close_pmem(vm, r->base, &r->medium.written);
+}
+
+static void flush(struct vm *vm, struct pmem_region *r)
+{
+	pmem_collect(vm, r);
+	medium_flush(&r->medium);
+	medium_unlock(&r->medium);
+}
+
+void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes)
+{
+	struct pmem_region *r = pmem_region(vcpu->vm, number);
+
+	if (!r || !r->hints.v || offset >= PAGE_SIZE || bytes > PAGE_SIZE - offset)
+		return;
+	/* What was stored is seen by who reads the page, as with the page mapped. */
+	memcpy((u8 *)phys_to_ptr(r->hints) + offset, from, bytes);
+	__atomic_add_fetch(&r->writes, 1, __ATOMIC_RELAXED);
+	flush(vcpu->vm, r);
+	if (unlikely(!__atomic_load_n(&vcpu->vm->pmem->begun, __ATOMIC_RELAXED)))
+		pmem_begin(vcpu->vm);
+}
+
+void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes)
+{
+	struct pmem_region *r = pmem_region(vcpu->vm, number);
+
+	memset(to, 0xff, bytes);
+	if (r && r->hints.v && offset < PAGE_SIZE && bytes <= PAGE_SIZE - offset)
+		memcpy(to, (const u8 *)phys_to_ptr(r->hints) + offset, bytes);
+}
+
+void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes)
+{
+	struct pmem_region *r = pmem_region(vm, number); /* not for label areas */
+
+	if (r)
+		medium_written(&r->medium, offset, bytes);
+}
+
+int pmem_set_mode(struct vm *vm, u32 number, u32 mode)
+{
+	struct pmem_region *r = pmem_region(vm, number);
+
+	if (!r || !r->hints.v || mode > HC_PMEM_MODE_TRAP)
+		return ERR_INVAL;
+	if (mode == HC_PMEM_MODE_DIRECT && !r->medium.direct.v)
+		return ERR_INVAL;
+	if (mode == HC_PMEM_MODE_NONE && r->medium.controllers && r->medium.kind != MEDIUM_MODEL)
+		return ERR_INVAL;
+	__atomic_store_n(&r->mode, mode, __ATOMIC_RELAXED);
+	pmem_map_hints(vm, number);
+	return 0;
+}
+
+/* --- HC_PMEM ------------------------------------------------------------------------------------
+ */
+
+static s64 of_region(struct vm *vm, u64 what, u64 number, u64 argument)
+{
+	struct pmem_region *r = pmem_region(vm, number);
+	s64 lines;
+
+	if (!r)
+		return HC_EINVAL;
+	switch (what) {
+	case HC_PMEM_MODE:
+		return __atomic_load_n(&r->mode, __ATOMIC_RELAXED);
+	case HC_PMEM_SET_MODE:
+		return argument <= HC_PMEM_MODE_TRAP &&
+				       !pmem_set_mode(vm, (u32)number, (u32)argument)
+			       ? 0
+			       : HC_EINVAL;
+	case HC_PMEM_CONTROLLERS:
+		return r->medium.controllers;
+	case HC_PMEM_FLUSHES:
+		return argument < r->medium.controllers
+			       ? (s64)__atomic_load_n(&r->medium.flushes[argument],
+						      __ATOMIC_RELAXED)
+			       : HC_EINVAL;
+	case HC_PMEM_WRITES:
+		return (s64)__atomic_load_n(&r->writes, __ATOMIC_RELAXED);
+	case HC_PMEM_PENDING:
+		pmem_collect(vm, r);
+		lines = (s64)medium_pending(&r->medium);
+		medium_unlock(&r->medium);
+		return lines;
+	case HC_PMEM_DRAIN:
+		pmem_collect(vm, r);
+		medium_drain(&r->medium);
+		medium_unlock(&r->medium);
+		return 0;
+	case HC_PMEM_KIND:
+		return r->medium.kind;
+	}
+	return HC_EINVAL;
+}
+
+s64 pmem_hypercall(struct vcpu *vcpu, u64 what, u64 number, u64 argument)
+{
+	struct vm *vm = vcpu->vm;
+
+	switch (what) {
+	case HC_PMEM_REGIONS:
+		return vm->pmem ? vm->pmem->count : 0;
+	case HC_PMEM_CUT:
+		return pmem_cut(vm) ? HC_EINVAL : 0;
+	case HC_PMEM_CUT_WITHIN:
+		return pmem_cut_within(vm, argument, number) ? HC_EINVAL : 0;
+	case HC_PMEM_CUTS:
+		return vm->pmem ? (s64)vm->pmem->cuts : HC_EINVAL;
+	case HC_PMEM_CUT_RIP:
+		return vm->pmem ? (s64)vm->pmem->cut_rip : HC_EINVAL;
+	}
+	return of_region(vm, what, number, argument);
+}
+
+_Static_assert((int)MEDIUM_REAL == HC_PMEM_KIND_HOST && (int)MEDIUM_RAM == HC_PMEM_KIND_RAM &&
+		       (int)MEDIUM_MODEL == HC_PMEM_KIND_MODEL,
+	       "kinds are told as they are");
