@@ -41,7 +41,7 @@ BEARSSL_SRC := symcipher/aes_x86ni symcipher/aes_x86ni_ctr symcipher/aes_common 
 BEARSSL_OBJ := $(BEARSSL_SRC:%=$(BUILD)/hv/bearssl/%.o)
 
 # Compiled, so that it stays freestanding, but not linked until somebody uses it.
-HV_UNLINKED := $(wildcard hv/rdma/*.c hv/remote/store*.c) hv/remote/seal.c
+HV_UNLINKED := $(wildcard hv/remote/store*.c hv/remote/seal.c)
 HV_C   := $(filter-out $(HV_UNLINKED),$(wildcard hv/*.c hv/*/*.c))
 HV_S   := $(wildcard hv/*/*.S)
 HV_OBJ := $(HV_C:%.c=$(BUILD)/%.o) $(HV_S:%.S=$(BUILD)/%.S.o) $(BUILD)/hv/font.o $(ZYDIS_OBJ) $(LWIP_OBJ)
@@ -89,7 +89,7 @@ $(BUILD)/hv/lwip/%.o: $(LWIP_DIR)/src/%.c $(wildcard hv/net/lwip_port/*.h hv/net
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pic \
 		-fcf-protection=none -fno-stack-protector -fno-asynchronous-unwind-tables \
-		-fno-strict-aliasing -w $(LWIP_INC) -c $< -o $@
+		-fno-strict-aliasing -U__OPTIMIZE__ -w $(LWIP_INC) -c $< -o $@
 $(LWIP_DIR)/src/%.c: | $(LWIP_DIR)/.stamp ;
 $(LWIP_DIR)/.stamp: scripts/third-party
 	scripts/third-party lwip $(LWIP_DIR)
@@ -246,7 +246,7 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $$(FUZZ_%) tests/unit/host.c tests/unit/host.h $
 # Without the fabric, which needs somebody who resolves addresses.
 RDMA_HOST_SRC := $(filter-out hv/rdma/fabric.c,$(wildcard hv/rdma/*.c)) hv/lib/crc32.c tools/memnode/wire.c
 RDMA_HOST     := $(CC) -std=gnu17 -O2 -g $(WARN) -Ihv -Itools/memnode -o
-INTEROP       := $(addprefix $(BUILD)/interop/,memtest rping perftest)
+INTEROP       := $(addprefix $(BUILD)/interop/,memtest rping perftest frames)
 
 memnode: $(BUILD)/memnode $(BUILD)/memnode-verbs $(INTEROP)
 $(BUILD)/memnode: tools/memnode/main.c $(RDMA_HOST_SRC) $(wildcard hv/rdma/*.h tools/memnode/*.h)
