@@ -70,7 +70,7 @@ void machine_framebuffer(struct boot_framebuffer *fb);
 void machine_tables(struct boot_info *info); /* RSDP, SMBIOS: before machine_cpus() */
 u64 machine_tsc_hz(void);
 /* Checks the processor against the floor; prints every requirement that is not met. */
-bool machine_check(const struct vmx_caps *caps);
+bool machine_check(const struct vmx_caps *caps, u32 role);
 void machine_print_caps(const struct vmx_caps *caps);
 
 /*

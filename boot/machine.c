@@ -184,9 +184,9 @@ static void report(void *ctx, const char *text)
 	problem("%s", text);
 }
 
-bool machine_check(const struct vmx_caps *caps)
+bool machine_check(const struct vmx_caps *caps, u32 role)
 {
-	bool ok = !caps_check(caps, report, NULL);
+	bool ok = role == BOOT_ROLE_MEMORY_NODE || !caps_check(caps, report, NULL);
 
 	if (read_cr4() & CR4_LA57) {
 		problem("the firmware runs with 5-level paging (CR4.LA57 is 1), which Umbra cannot "

@@ -164,7 +164,6 @@ static EFI_STATUS run(u64 start_tsc)
 	u32 i;
 
 	caps_read(&caps);
-	ok = machine_check(&caps);
 	info = memory_alloc(sizeof(*info), BELOW_4G, KEPT);
 	if (!info) {
 		memory_short("boot_info", sizeof(*info));
@@ -175,9 +174,13 @@ static EFI_STATUS run(u64 start_tsc)
 	info->version = BOOT_INFO_VERSION;
 	info->size = sizeof(*info);
 	info->start_tsc = start_tsc;
-	if (!file_volume())
+	if (!file_volume()) {
+		machine_check(&caps, BOOT_ROLE_HYPERVISOR);
 		return EFI_LOAD_ERROR;
+	}
 	config_ok = load_config(info);
+	/* A memory node needs no VT-x: what the machine has to have is known only now. */
+	ok = machine_check(&caps, info->options.role);
 	if (config_ok && caps.has_vmx && info->options.log_level == BOOT_LOG_DEBUG)
 		machine_print_caps(&caps);
 	ok &= load_image(info, &entry);

@@ -8,8 +8,12 @@
 #include "lib/string.h"
 #include "lib/symbols.h"
 #include "mem/frame.h"
+#include "net/net.h"
 #include "pmem/pmem.h"
+#include "remote/memnode.h"
+#include "remote/service.h"
 #include "vm/vm.h"
+#include "x86/apic.h"
 #include "x86/asm.h"
 #include "x86/cpu.h"
 #include "x86/desc.h"
@@ -30,6 +34,7 @@
 
 static const struct boot_info *boot; /* in the direct map; nobody writes to it any more */
 static u32 vms_ready;		     /* atomic: the other CPUs may go */
+static u32 cpus_unused;		     /* atomic: the other CPUs are not needed */
 
 __noreturn void start_bsp(u64 boot_phys);
 
@@ -128,6 +133,14 @@ static bool need_x2apic(void)
 	return false;
 }
 
+static __noreturn void run_node(void)
+{
+	__atomic_store_n(&cpus_unused, 1, __ATOMIC_RELEASE);
+	if (memnode_init(boot))
+		machine_end(70);
+	memnode_run();
+}
+
 /* On the guarded stack, with the hypervisor's own page tables. */
 static __noreturn void start_on_stack(void)
 {
@@ -145,6 +158,10 @@ static __noreturn void start_on_stack(void)
 	apic_timer_calibrate();
 	smp_start(boot, boot->options.cpus);
 	log_info("%u CPU%s", cpu_count, cpu_count == 1 ? "" : "s");
+	net_init(boot);
+	if (boot->options.role == BOOT_ROLE_MEMORY_NODE)
+		run_node();
+	service_init(boot);
 
 	pmem_init(boot);
 	vm_start(boot);
@@ -169,7 +186,10 @@ void start_bsp(u64 boot_phys)
 
 void cpu_entry(void)
 {
-	while (!__atomic_load_n(&vms_ready, __ATOMIC_ACQUIRE))
+	while (!__atomic_load_n(&vms_ready, __ATOMIC_ACQUIRE)) {
 		cpu_relax();
+		while (__atomic_load_n(&cpus_unused, __ATOMIC_ACQUIRE))
+			cpu_idle();
+	}
 	vm_cpu_main();
 }

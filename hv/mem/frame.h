@@ -19,6 +19,8 @@ enum {
 	FRAME_FREE = 1,
 	FRAME_BOOT = 2,		/* image, boot_info, guest files: BOOT_MEM_UMBRA */
 	FRAME_HV = 3,		/* heap, stacks, page tables of the hypervisor */
+	FRAME_NET = 4,		/* rings and buffers of the NIC: what the device writes to */
+	FRAME_LENT = 5,		/* lent to other machines: role = memory-node */
 	FRAME_VM_BASE = 0x100,	/* + VM id: guest RAM */
 	FRAME_EPT_BASE = 0x200, /* + VM id: EPT tables of the VM */
 };

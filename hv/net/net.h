@@ -2,9 +2,9 @@
  * The machine's network: one NIC, polled, with lwIP (NO_SYS) behind it for ARP, IPv4, ICMP, UDP and
  * DHCP. RoCEv2 goes past lwIP both ways.
  *
- * Single context: everything but net_init(), net_service() and net_busy() is called with the lock
- * of net_lock() held, which is held for short times and never while waiting. Nothing allocates
- * after net_init().
+ * Single context: everything but net_init(), net_state(), net_service(), net_deadline(), net_busy()
+ * and net_now() is called with the lock of net_lock() held, which is held for short times and never
+ * while waiting. Nothing allocates after net_init().
  */
 #pragma once
 
@@ -63,8 +63,13 @@ void net_unlock(void);
  */
 bool net_service(void);
 
-/* TSC by which net_service() must be called at the latest though no frame arrives; ~0: never. */
+/*
+ * TSC by which net_service() must be called at the latest, as of the last time: a timer is due, or
+ * it is time to look whether something has arrived; ~0: never.
+ */
 u64 net_deadline(void);
+/* Frames have come or gone just now: who is idle calls net_service() without sleeping between. */
+bool net_busy(void);
 
 /*
  * RoCE, which remote/ defines (bound at link time), called with the lock held. A received frame to

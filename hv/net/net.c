@@ -1,0 +1,388 @@
+#include "net/net.h"
+
+#include "lib/log.h"
+#include "lib/panic.h"
+#include "lib/spinlock.h"
+#include "lib/string.h"
+#include "mem/frame.h"
+#include "net/e1000.h"
+#include "net/netif.h"
+#include "rdma/qp.h"
+#include "x86/asm.h"
+#include "x86/entropy.h"
+#include "x86/paging.h"
+#include "x86/pci.h"
+#include "x86/tsc.h"
+
+#define NS_PER_MS     1000000ull
+#define NS_PER_S      1000000000ull
+#define IMAGE_BASE    0xffffffff80000000ull /* linker.ld: what is above is not in the direct map */
+#define COPY_MAX      384u /* a payload up to this is copied: one descriptor instead of three */
+#define RX_BUDGET     64u  /* frames in one service */
+#define TX_BUDGET     64u
+#define BUSY_TIME     (1 * NS_PER_MS) /* of silence, after which a look now and then will do */
+#define LOOK_PERIOD   (1 * NS_PER_MS)
+#define ASKED	      8u /* machines that are being asked for */
+#define ASK_PERIOD    NS_PER_S
+#define PCI_REGISTERS 0 /* BAR */
+
+#define ETHERTYPE_AT	 12
+#define IPV4_AT		 14
+#define IPV4_PROTOCOL_AT (IPV4_AT + 9)
+#define IPV4_TO_AT	 (IPV4_AT + 16)
+#define UDP_PORT_AT	 (IPV4_AT + 20 + 2)
+#define ROCE_MIN	 (IPV4_AT + 20 + 8)
+
+struct asked {
+	u32 ip;
+	u64 at;
+};
+
+static struct {
+	struct spinlock lock;
+	bool present;
+	struct e1000 nic;
+	char name[48];
+	u32 said_ip; /* logged last */
+	struct asked asked[ASKED];
+	u32 asked_next;
+	u64 timers_at; /* ns: lwIP's next timer */
+	/* Atomic, for those without the lock: */
+	u32 state;	      /* enum net_state */
+	u64 deadline, active; /* TSC; ns */
+} net;
+
+u64 net_now(void)
+{
+	return mul_div(rdtsc() - tsc_start, NS_PER_S, tsc_hz);
+}
+
+static u64 tsc_at(u64 ns)
+{
+	return ns == RDMA_NEVER ? ~0ull : tsc_start + mul_div(ns, tsc_hz, NS_PER_S);
+}
+
+u32 netif_port_ms(void)
+{
+	return (u32)(net_now() / NS_PER_MS);
+}
+
+void net_lock(void)
+{
+	spin_lock(&net.lock);
+}
+
+bool net_trylock(void)
+{
+	return spin_trylock(&net.lock);
+}
+
+void net_unlock(void)
+{
+	spin_unlock(&net.lock);
+}
+
+/* --- start ---------------------------------------------------------------------------------- */
+
+/* Maps the registers of a NIC that the driver knows, and starts it. */
+static int start_nic(const struct pci_function *f, const struct e1000_model *model)
+{
+	struct pci_bar bar;
+	hpa_t memory;
+	void *regs;
+	int err;
+
+	if (pci_bar(f, PCI_REGISTERS, &bar) || bar.io || bar.bytes < E1000_REGISTERS) {
+		log_warn("network: %s has no registers", net.name);
+		return ERR_NODEV;
+	}
+	if (frame_alloc(FRAME_NET, E1000_MEMORY, PAGE_SIZE, &memory)) {
+		log_warn("network: no memory for the NIC's buffers");
+		return ERR_NOMEM;
+	}
+	regs = paging_map_mmio(hpa(bar.base), bar.bytes, PAGING_UC);
+	pci_enable(f);
+	err = e1000_init(&net.nic, model, regs, phys_to_ptr(memory), memory.v);
+	if (!err)
+		return 0;
+	log_warn("network: %s %s", net.name,
+		 err == ERR_IO ? "has no MAC address" : "does not answer");
+	pci_disable_dma(f);
+	frame_free(FRAME_NET, memory, ALIGN_UP(E1000_MEMORY, PAGE_SIZE));
+	return err;
+}
+
+static int find_nic(void)
+{
+	struct pci_function f = {0};
+	u32 others = 0;
+
+	while (pci_next(&f)) {
+		const struct e1000_model *model =
+			f.vendor == E1000_VENDOR ? e1000_model(f.id) : NULL;
+
+		if (!model) {
+			others += f.class_code >> 8 == PCI_CLASS_ETHERNET;
+			continue;
+		}
+		str_print(net.name, sizeof(net.name), "%s at %02x:%02x.%x", model->name, f.bus,
+			  f.device, f.function);
+		if (!start_nic(&f, model))
+			return 0;
+	}
+	log_warn("network: no NIC that Umbra can drive (%u of other kinds)", others);
+	return ERR_NODEV;
+}
+
+static void say_link(void)
+{
+	log_info("network: link %s", net.nic.link ? "up" : "down");
+}
+
+int net_init(const struct boot_info *boot)
+{
+	const struct boot_network *config = &boot->options.network;
+	const u8 *m = net.nic.mac;
+
+	__atomic_store_n(&net.deadline, ~0ull, __ATOMIC_RELAXED);
+	if (config->mode == BOOT_NETWORK_NONE)
+		return 0;
+	if (find_nic())
+		return ERR_NODEV;
+	net.present = true;
+	log_info("network: %s, %02x:%02x:%02x:%02x:%02x:%02x", net.name, m[0], m[1], m[2], m[3],
+		 m[4], m[5]);
+	netif_port_init(config, net.nic.mac, entropy_word());
+	netif_port_link(net.nic.link);
+	say_link();
+	net_service();
+	return 0;
+}
+
+/* --- state ---------------------------------------------------------------------------------- */
+
+enum net_state net_state(void)
+{
+	return __atomic_load_n(&net.state, __ATOMIC_RELAXED);
+}
+
+u32 net_ip(void)
+{
+	return net.present ? netif_port_ip() : 0;
+}
+
+const u8 *net_mac(void)
+{
+	return net.nic.mac;
+}
+
+const char *net_nic_name(void)
+{
+	return net.name;
+}
+
+void net_stats(struct net_stats *out)
+{
+	const struct e1000_stats *s = &net.nic.stats;
+
+	if (net.present)
+		e1000_count(&net.nic);
+	*out = (struct net_stats){
+		.rx_frames = s->rx_frames,
+		.rx_bytes = s->rx_bytes,
+		.tx_frames = s->tx_frames,
+		.tx_bytes = s->tx_bytes,
+		.rx_errors = s->rx_errors,
+		.rx_missed = s->rx_missed,
+		.tx_full = s->tx_full,
+		.link_changes = s->link_changes,
+	};
+}
+
+/* After what may have changed it: link, DHCP. */
+static void update_state(void)
+{
+	enum net_state state = NET_UP;
+	u32 ip = netif_port_ip();
+
+	if (!net.nic.link)
+		state = NET_DOWN;
+	else if (!ip)
+		state = NET_ASKING;
+	__atomic_store_n(&net.state, state, __ATOMIC_RELAXED);
+	if (ip == net.said_ip)
+		return;
+	net.said_ip = ip;
+	if (ip)
+		log_info("network: address %u.%u.%u.%u", ip >> 24, ip >> 16 & 255, ip >> 8 & 255,
+			 ip & 255);
+	else
+		log_info("network: the address has expired");
+}
+
+/* --- send ----------------------------------------------------------------------------------- */
+
+void netif_port_transmit(const struct netif_piece *from, u32 pieces)
+{
+	struct e1000_piece piece[4];
+	u32 i;
+
+	for (i = 0; i < pieces && i < ARRAY_SIZE(piece); i++)
+		piece[i] = (struct e1000_piece){.data = from[i].data, .len = from[i].len};
+	/* Lost if there is no room, as on any wire. */
+	e1000_transmit(&net.nic, piece, i);
+}
+
+static u64 bus_address(const void *p)
+{
+	if ((u64)(uintptr_t)p >= IMAGE_BASE)
+		return image_to_phys(p).v;
+	return ptr_to_phys(p).v;
+}
+
+int net_transmit(const struct rdma_frame *f)
+{
+	struct e1000_piece piece[3] = {
+		{.data = f->head, .len = f->head_len},
+		{.data = f->payload, .len = f->payload_len},
+		{.data = f->tail, .len = f->tail_len},
+	};
+
+	if (!net.present)
+		return ERR_NODEV;
+	if (f->payload_len > COPY_MAX)
+		piece[1].bus = bus_address(f->payload);
+	return e1000_transmit(&net.nic, piece, ARRAY_SIZE(piece));
+}
+
+static struct asked *asked_for(u32 ip)
+{
+	struct asked *a;
+
+	for (u32 i = 0; i < ASKED; i++)
+		if (net.asked[i].ip == ip)
+			return &net.asked[i];
+	a = &net.asked[net.asked_next++ % ASKED];
+	*a = (struct asked){.ip = ip};
+	return a;
+}
+
+int net_resolve(u32 ip, u8 mac[6])
+{
+	u64 now = net_now();
+	struct asked *a;
+	bool ask;
+
+	if (net_state() != NET_UP)
+		return net_state() == NET_ASKING ? ERR_BUSY : ERR_NODEV;
+	if ((ip ^ netif_port_ip()) & netif_port_mask())
+		ip = netif_port_gateway();
+	if (!ip)
+		return ERR_NODEV;
+	a = asked_for(ip);
+	ask = !a->at || now - a->at >= ASK_PERIOD;
+	if (netif_port_find(ip, mac, ask))
+		return 0;
+	if (ask)
+		a->at = now;
+	return ERR_BUSY;
+}
+
+/* --- service -------------------------------------------------------------------------------- */
+
+static bool is_roce(const u8 *frame, size_t len)
+{
+	return len >= ROCE_MIN && be16(frame + ETHERTYPE_AT) == ETHERTYPE_IPV4 &&
+	       frame[IPV4_AT] == 0x45 && frame[IPV4_PROTOCOL_AT] == IPV4_PROTO_UDP &&
+	       be16(frame + UDP_PORT_AT) == ROCE_UDP_PORT;
+}
+
+static u32 receive(u64 now)
+{
+	const u8 *frame;
+	size_t len;
+	u32 n = 0;
+
+	while (n < RX_BUDGET && (frame = e1000_receive(&net.nic, &len))) {
+		/* RoCE for nobody else than us: the NIC passes broadcasts on. */
+		if (!is_roce(frame, len))
+			netif_port_receive(frame, len);
+		else if (be32(frame + IPV4_TO_AT) == net.said_ip)
+			roce_receive(now, frame, len);
+		e1000_release(&net.nic);
+		n++;
+	}
+	return n;
+}
+
+/* Without a link or an address RoCE talks to nobody, and its time-outs go on. */
+static u32 transmit(u64 now)
+{
+	struct rdma_frame f;
+	u32 n = 0;
+
+	while (n < TX_BUDGET && (e1000_tx_room(&net.nic) || !net.nic.link) &&
+	       roce_transmit(now, &f)) {
+		net_transmit(&f);
+		n++;
+	}
+	return n;
+}
+
+static void run_timers(u64 now)
+{
+	if (now < net.timers_at)
+		return;
+	netif_port_timers();
+	net.timers_at = now + netif_port_wait() * NS_PER_MS;
+}
+
+static void set_deadline(u64 now)
+{
+	u64 next = MIN(MIN(net.timers_at, roce_deadline()), now + LOOK_PERIOD);
+
+	__atomic_store_n(&net.deadline, tsc_at(next), __ATOMIC_RELAXED);
+}
+
+static bool service(u64 now)
+{
+	u32 received = receive(now), sent;
+
+	run_timers(now);
+	if (e1000_service(&net.nic, now)) {
+		say_link();
+		netif_port_link(net.nic.link);
+		net.timers_at = now;
+	}
+	update_state();
+	roce_serviced(now);
+	sent = transmit(now);
+	if (received || sent)
+		__atomic_store_n(&net.active, now, __ATOMIC_RELAXED);
+	e1000_service(&net.nic, now);
+	set_deadline(now);
+	return received || sent;
+}
+
+bool net_service(void)
+{
+	bool any;
+
+	if (!net.present || !net_trylock())
+		return false;
+	any = service(net_now());
+	net_unlock();
+	return any;
+}
+
+u64 net_deadline(void)
+{
+	return __atomic_load_n(&net.deadline, __ATOMIC_RELAXED);
+}
+
+bool net_busy(void)
+{
+	u64 active = __atomic_load_n(&net.active, __ATOMIC_RELAXED);
+
+	return active && net_now() - active < BUSY_TIME;
+}

@@ -1,0 +1,74 @@
+#include "remote/service.h"
+
+#include "net/net.h"
+#include "remote/memnode.h"
+#include "remote/remote.h"
+#include "x86/entropy.h"
+
+#define ROCE_MTU 1024 /* the largest power of two that fits into Ethernet's 1,500 bytes */
+
+static struct fabric fabric;
+static bool have_fabric;
+
+void service_init(const struct boot_info *boot)
+{
+	if (net_state() == NET_ABSENT || boot->options.role == BOOT_ROLE_MEMORY_NODE)
+		return;
+	net_lock();
+	fabric_init(&fabric, ROCE_MTU, entropy_word());
+	have_fabric = true;
+	net_unlock();
+}
+
+struct fabric *service_fabric(void)
+{
+	return have_fabric ? &fabric : NULL;
+}
+
+int fabric_resolve(u32 ip, u8 mac[6])
+{
+	return net_resolve(ip, mac);
+}
+
+void roce_receive(u64 now, const u8 *frame, size_t len)
+{
+	if (memnode_active())
+		memnode_receive(now, frame, len);
+	else if (have_fabric)
+		fabric_receive(&fabric, now, frame, len);
+}
+
+bool roce_transmit(u64 now, struct rdma_frame *f)
+{
+	if (memnode_active())
+		return memnode_transmit(now, f);
+	return have_fabric && fabric_transmit(&fabric, now, f);
+}
+
+u64 roce_deadline(void)
+{
+	if (memnode_active())
+		return memnode_deadline();
+	return have_fabric ? MIN(fabric_deadline(&fabric), remote_deadline()) : RDMA_NEVER;
+}
+
+void roce_serviced(u64 now)
+{
+	if (memnode_active()) {
+		memnode_serviced(now);
+	} else if (have_fabric) {
+		fabric_set_address(&fabric, net_mac(), net_ip());
+		fabric_work(&fabric, now);
+		remote_work(now);
+	}
+}
+
+/* Until the pager is there: nobody has stores. */
+__attribute__((weak)) void remote_work(u64 now)
+{
+}
+
+__attribute__((weak)) u64 remote_deadline(void)
+{
+	return RDMA_NEVER;
+}
