@@ -116,6 +116,49 @@ u64 pmem_deadline(const struct vm *vm)
 				: MIN(at, __atomic_load_n(&vm->pmem->drain_at, __ATOMIC_RELAXED));
 }
 
+int pmem_image_instead(struct vm *vm, u64 of, u64 in)
+{
+	struct pmem_region *from = pmem_region(vm, of), *to = pmem_region(vm, in);
+
+	if (!from || !to || from->medium.kind != MEDIUM_MODEL || to->medium.kind != MEDIUM_MODEL ||
+	    from->medium.bytes != to->medium.bytes)
+		return ERR_INVAL;
+	spin_lock(&vm->pmem->image_lock);
+	vm->pmem->image_of = (u32)of;
+	vm->pmem->image_in = (u32)in;
+	spin_unlock(&vm->pmem->image_lock);
+	return 0;
+}
+
+/*
+ * What has been flushed is on the medium, and nothing can be while we hold its lock. So none of
+ * what follows a flush in the guest's program gets into the image without what it has flushed.
+ */
+static bool make_image(struct vcpu *vcpu)
+{
+	struct vm_pmem *p = vcpu->vm->pmem;
+	struct pmem_region *of, *in;
+	bool wanted;
+
+	/* Held throughout: two images at once would wait for each other's media. */
+	spin_lock(&p->image_lock);
+	of = &p->region[p->image_of];
+	in = &p->region[p->image_in];
+	wanted = of != in;
+	if (wanted) {
+		p->image_tsc[0] = vcpu_tsc(vcpu);
+		pmem_collect(vcpu->vm, of);
+		medium_lock(&in->medium);
+		medium_image(&of->medium, &in->medium);
+		medium_unlock(&in->medium);
+		medium_unlock(&of->medium);
+		p->image_tsc[1] = vcpu_tsc(vcpu);
+		__atomic_add_fetch(&p->images, 1, __ATOMIC_RELEASE);
+	}
+	spin_unlock(&p->image_lock);
+	return wanted;
+}
+
 static void drain(struct vm *vm)
 {
 	for (u32 i = 0; i < vm->pmem->count; i++) {
@@ -148,5 +191,6 @@ void pmem_tick(struct vcpu *vcpu, u64 now)
 	__atomic_store_n(&p->cut_at, PMEM_NEVER, __ATOMIC_RELAXED);
 	/* It may be asleep, with another vCPU's VMCS loaded. */
 	p->cut_rip = sched_current() == vcpu ? vmcs_read(VMCS_GUEST_RIP) : 0;
-	pmem_cut(vm);
+	if (!make_image(vcpu))
+		pmem_cut(vm);
 }

@@ -130,6 +130,11 @@ static s64 of_region(struct vm *vm, u64 what, u64 number, u64 argument)
 	return HC_EINVAL;
 }
 
+static u32 image_tsc(struct vm_pmem *p, u32 part)
+{
+	return (u32)(__atomic_load_n(&p->image_tsc[part / 2], __ATOMIC_RELAXED) >> part % 2 * 32);
+}
+
 s64 pmem_hypercall(struct vcpu *vcpu, u64 what, u64 number, u64 argument)
 {
 	struct vm *vm = vcpu->vm;
@@ -141,6 +146,14 @@ s64 pmem_hypercall(struct vcpu *vcpu, u64 what, u64 number, u64 argument)
 		return pmem_cut(vm) ? HC_EINVAL : 0;
 	case HC_PMEM_CUT_WITHIN:
 		return pmem_cut_within(vm, argument, number) ? HC_EINVAL : 0;
+	case HC_PMEM_IMAGE:
+		return pmem_image_instead(vm, number, argument) ? HC_EINVAL : 0;
+	case HC_PMEM_IMAGES:
+		return vm->pmem ? (s64)__atomic_load_n(&vm->pmem->images, __ATOMIC_ACQUIRE)
+				: HC_EINVAL;
+	case HC_PMEM_IMAGE_TSC:
+		return vm->pmem && argument < 4 ? (s64)image_tsc(vm->pmem, (u32)argument)
+						: HC_EINVAL;
 	case HC_PMEM_CUTS:
 		return vm->pmem ? (s64)vm->pmem->cuts : HC_EINVAL;
 	case HC_PMEM_CUT_RIP:

@@ -113,6 +113,14 @@ void medium_cut(struct medium *m)
 		model_cut(m);
 }
 
+int medium_image(struct medium *m, struct medium *to)
+{
+	if (m == to || m->kind != MEDIUM_MODEL || to->kind != MEDIUM_MODEL || m->bytes != to->bytes)
+		return ERR_INVAL;
+	model_image(m, to);
+	return 0;
+}
+
 void medium_seed(struct medium *m, u64 seed)
 {
 	if (m->kind == MEDIUM_MODEL)

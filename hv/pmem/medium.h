@@ -106,6 +106,12 @@ void medium_drain(struct medium *m);
  * each controller's queue happens to be; then memory is what the medium holds.
  */
 void medium_cut(struct medium *m);
+/*
+ * Memory and medium of `to`, a model of the same size, become what medium_cut() would make of m, as
+ * of now or later: CPUs may go on writing to m's memory, which with its medium stays as it is. Both
+ * are locked. ERR_INVAL: not models, or of different sizes.
+ */
+int medium_image(struct medium *m, struct medium *to);
 /* From now on everything that happens by chance follows from this number. */
 void medium_seed(struct medium *m, u64 seed);
 /* Lines that are not on the medium yet, of those that may have been written. */

@@ -139,11 +139,23 @@ struct chances {
 	u16 of[MEDIUM_CONTROLLERS];
 };
 
+static void pick_chances(struct medium *m, struct chances *chances)
+{
+	/* Queues are now nearly empty, now full: none, some, or all of it arrives. */
+	static const u16 levels[] = {0, 16, 128, 240, 256};
+
+	for (u32 c = 0; c < MEDIUM_CONTROLLERS; c++)
+		chances->of[c] = levels[next_random(m) % ARRAY_SIZE(levels)];
+}
+
+static bool arrives(struct medium *m, u64 offset, const struct chances *chances)
+{
+	return (next_random(m) & 255) < chances->of[controller_of(m, offset)];
+}
+
 static bool cut_line(struct medium *m, u64 offset, u64 *live, u64 *stored, const void *arg)
 {
-	const struct chances *chances = arg;
-
-	if ((next_random(m) & 255) < chances->of[controller_of(m, offset)]) {
+	if (arrives(m, offset, arg)) {
 		copy_line(stored, live);
 		m->lines_drained++;
 	} else {
@@ -155,13 +167,38 @@ static bool cut_line(struct medium *m, u64 offset, u64 *live, u64 *stored, const
 
 void model_cut(struct medium *m)
 {
-	/* Queues are now nearly empty, now full: none, some, or all of it arrives. */
-	static const u16 levels[] = {0, 16, 128, 240, 256};
 	struct chances chances;
 
-	for (u32 c = 0; c < MEDIUM_CONTROLLERS; c++)
-		chances.of[c] = levels[next_random(m) % ARRAY_SIZE(levels)];
+	pick_chances(m, &chances);
 	for_pending(m, cut_line, &chances);
+	m->cuts++;
+}
+
+struct image {
+	struct chances chances;
+	u8 *live, *stored;
+};
+
+static bool image_line(struct medium *m, u64 offset, u64 *live, u64 *stored, const void *arg)
+{
+	const struct image *image = arg;
+
+	if (arrives(m, offset, &image->chances)) {
+		copy_line(line_at(image->stored, offset), live);
+		/* Once read, as what is live may change. */
+		copy_line(line_at(image->live, offset), line_at(image->stored, offset));
+	}
+	return false;
+}
+
+void model_image(struct medium *m, struct medium *to)
+{
+	struct image image = {.live = phys_to_ptr(to->base), .stored = to->stored};
+
+	pick_chances(m, &image.chances);
+	memcpy(image.stored, m->stored, m->bytes);
+	memcpy(image.live, m->stored, m->bytes);
+	for_pending(m, image_line, &image);
 	m->cuts++;
 }
 

@@ -267,6 +267,7 @@ int pmem_create(struct vm *vm)
 		pmem_cut_init(vm, &machine->options);
 	vm->pmem->cut_at = PMEM_NEVER;
 	vm->pmem->begun = false;
+	vm->pmem->image_in = vm->pmem->image_of;
 	load_split_ram(vm->config->memory, &low, &high);
 	base = ALIGN_UP(LOAD_HIGH_BASE + high, SIZE_1G);
 	for (u32 i = 0; !err && i < count; i++) {

@@ -47,8 +47,12 @@ struct vm_pmem {
 	u64 cut_window; /* ticks between the arming and the latest moment */
 	u64 cut_rip;	/* where the last one caught vCPU 0; 0: asleep */
 	u64 random;
-	bool begun;	 /* atomic: this life's first flush has been */
-	u32 cuts_wanted; /* of the configuration */
+	/* Images instead of failures (cut.c): image_of = image_in for none. Under image_lock. */
+	struct spinlock image_lock;
+	u32 image_of, image_in, images;
+	u64 image_tsc[2]; /* the guest's: before and after the last one was made */
+	bool begun;	  /* atomic: this life's first flush has been */
+	u32 cuts_wanted;  /* of the configuration */
 	u32 wanted_within;
 	struct pmem_region region[PMEM_REGIONS];
 };
@@ -75,6 +79,13 @@ u32 pmem_nfit(const struct vm *vm, u8 out[VNFIT_MAX]);
  * controllers have to be told. Any CPU in root mode, no lock held.
  */
 int pmem_set_mode(struct vm *vm, u32 number, u32 mode);
+
+/*
+ * From now until the VM's next life pmem_cut_within() makes an image and lets the VM go on: region
+ * `in`, which nobody uses, becomes what region `of` would be found as. ERR_INVAL if these are no
+ * models of the same size. The same region twice: no longer. Any CPU in root mode.
+ */
+int pmem_image_instead(struct vm *vm, u64 of, u64 in);
 
 /*
  * Power fails, for a VM with modelled media and none of the host's (else ERR_INVAL): at once, or at

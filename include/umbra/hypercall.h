@@ -106,6 +106,11 @@
  * CPU stops). CUT_WITHIN: at a moment within the next `argument` ticks of the TSC, wherever the
  * vCPUs are then; 0 ticks: not at all. It replaces the one before. n is a seed from which the
  * moment and what gets lost follow; with 0 the sequence goes on, which begins with `pmem_seed`.
+ *
+ * IMAGE: from now until the VM's next life, CUT_WITHIN does not end it: at that moment region
+ * `argument`, as large as n and not in use, becomes what region n would be found as. n itself: no
+ * longer so. IMAGES: how many have been made; IMAGE_TSC: the guest's TSC before the last one was
+ * begun (argument 0: lower 32 bits, 1: upper) and after it was made (2, 3).
  */
 #define HC_PMEM		    9
 #define HC_PMEM_REGIONS	    0 /* how many there are; n is ignored */
@@ -119,6 +124,9 @@
 #define HC_PMEM_CUT	    8
 #define HC_PMEM_KIND	    9 /* HC_PMEM_KIND_* */
 #define HC_PMEM_CUT_WITHIN  10
+#define HC_PMEM_IMAGE	    13
+#define HC_PMEM_IMAGES	    14
+#define HC_PMEM_IMAGE_TSC   15
 #define HC_PMEM_CUTS	    11 /* failures of power since the machine was started; n is ignored */
 #define HC_PMEM_CUT_RIP	    12 /* where the last CUT_WITHIN caught vCPU 0; 0: it was halted */
 #define HC_PMEM_MODE_NONE   0

@@ -61,6 +61,11 @@ void vm_restart(struct vm *v, const char *why)
 	restarts++;
 }
 
+u64 vcpu_tsc(const struct vcpu *v)
+{
+	return v->tsc_offset + 7;
+}
+
 void vcpu_request(struct vcpu *v, u32 requests)
 {
 	timer_requests += requests == REQ_TIMER;
@@ -379,6 +384,50 @@ static void test_cut_within(void **state)
 	end();
 }
 
+/* The other region becomes what this one would be found as, and the VM goes on. */
+static void test_image(void **state)
+{
+	u64 kept = 0;
+
+	start_machine(0);
+	configure(BOOT_PMEM_MODEL, 2 * MIB);
+	config.pmem_count = 2;
+	config.pmem[1] = (struct boot_pmem){.source = BOOT_PMEM_MODEL, .bytes = 2 * MIB};
+	assert_int_equal(create(), 0);
+	assert_int_equal(ask(HC_PMEM_IMAGE, 2), HC_EINVAL);
+	assert_int_equal(ask(HC_PMEM_IMAGE, 1), 0);
+	restarts = 0;
+	for (u32 i = 1; i <= 64; i++) {
+		for (u64 line = 0; line < 64; line++)
+			store(AT + line * 64, i * 2);
+		store_hint(0, 1);
+		for (u64 line = 0; line < 64; line++)
+			store(AT + line * 64, i * 2 + 1);
+		assert_int_equal(ask(HC_PMEM_CUT_WITHIN, 1000), 0);
+		while (pmem_deadline(&vm) != ~0ull)
+			pmem_tick(&vcpu, pmem_deadline(&vm));
+		assert_int_equal(ask(HC_PMEM_IMAGES, 0), i);
+		for (u64 line = 0; line < 64; line++) {
+			assert_in_range(load(AT + GIB + line * 64), i * 2, i * 2 + 1);
+			assert_int_equal(load(AT + line * 64), i * 2 + 1);
+			kept += load(AT + GIB + line * 64) == i * 2 + 1;
+		}
+	}
+	assert_in_range(kept, 64 * 8, 64 * 56);
+	assert_true(ask(HC_PMEM_IMAGE_TSC, 0) || ask(HC_PMEM_IMAGE_TSC, 1));
+	assert_int_equal(ask(HC_PMEM_IMAGE_TSC, 4), HC_EINVAL);
+	assert_int_equal(restarts, 0);
+	/* No longer; and not in the next life. */
+	assert_int_equal(ask(HC_PMEM_IMAGE, 0), 0);
+	run_until_cut(1000, 0);
+	assert_int_equal(ask(HC_PMEM_IMAGE, 1), 0);
+	end();
+	assert_int_equal(create(), 0);
+	run_until_cut(1000, 0);
+	assert_int_equal(ask(HC_PMEM_IMAGES, 0), 64);
+	end();
+}
+
 /* --- lent RAM -----------------------------------------------------------------------------------
  */
 
@@ -548,9 +597,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model),	   cmocka_unit_test(test_modes),
-		cmocka_unit_test(test_cut_within), cmocka_unit_test(test_ram),
-		cmocka_unit_test(test_host),	   cmocka_unit_test(test_direct),
-		cmocka_unit_test(test_bad_host),
+		cmocka_unit_test(test_cut_within), cmocka_unit_test(test_image),
+		cmocka_unit_test(test_ram),	   cmocka_unit_test(test_host),
+		cmocka_unit_test(test_direct),	   cmocka_unit_test(test_bad_host),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);

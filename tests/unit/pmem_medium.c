@@ -17,6 +17,7 @@
 
 #define BASE  0x100000
 #define BYTES (256 * KIB)
+#define IMAGE 0x180000
 
 static struct medium m;
 static u8 *stored;
@@ -244,6 +245,46 @@ static void test_model_cut(void **state)
 	assert_in_range(lost, 400 * 50, 400 * 400);
 }
 
+/* An image is what a cut would have made, and leaves everything as it is. */
+static void test_model_image(void **state)
+{
+	static u8 image[BYTES], live_before[BYTES], stored_before[BYTES];
+	static u64 image_marks[64];
+	struct medium to;
+	u64 pending;
+
+	for (u64 seed = 1; seed < 100; seed++) {
+		start(1 + seed % MEDIUM_CONTROLLERS, seed);
+		memset(image, 0x55, BYTES);
+		medium_init_model(&to, hpa(IMAGE), BYTES, 4, 1, image, image_marks);
+		for (u64 at = 0; at < BYTES; at += 512)
+			store(at, 1);
+		medium_flush(&m);
+		for (u64 at = 0; at < BYTES; at += 128)
+			store(at, 2);
+		pending = medium_pending(&m);
+		memcpy(live_before, live(0), BYTES);
+		memcpy(stored_before, stored, BYTES);
+		medium_seed(&m, seed);
+		assert_int_equal(medium_image(&m, &to), 0);
+		assert_memory_equal(live(0), live_before, BYTES);
+		assert_memory_equal(stored, stored_before, BYTES);
+		assert_int_equal(medium_pending(&m), pending);
+		assert_int_equal(medium_pending(&to), 0);
+		medium_seed(&m, seed);
+		medium_cut(&m);
+		assert_memory_equal(phys_to_ptr(hpa(IMAGE)), live(0), BYTES);
+		assert_memory_equal(image, live(0), BYTES);
+	}
+	to.bytes -= PAGE_SIZE;
+	assert_int_equal(medium_image(&m, &to), ERR_INVAL);
+	assert_int_equal(medium_image(&m, &m), ERR_INVAL);
+	to.bytes += PAGE_SIZE;
+	to.kind = MEDIUM_RAM;
+	assert_int_equal(medium_image(&m, &to), ERR_INVAL);
+	assert_int_equal(medium_image(&to, &m), ERR_INVAL);
+}
+
 static u64 fingerprint(u64 seed)
 {
 	u64 hash = 0;
@@ -330,8 +371,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_real),	    cmocka_unit_test(test_direct),
 		cmocka_unit_test(test_model_flush), cmocka_unit_test(test_model_drain),
-		cmocka_unit_test(test_model_cut),   cmocka_unit_test(test_seed),
-		cmocka_unit_test(test_log),
+		cmocka_unit_test(test_model_cut),   cmocka_unit_test(test_model_image),
+		cmocka_unit_test(test_seed),	    cmocka_unit_test(test_log),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);
