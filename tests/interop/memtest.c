@@ -28,6 +28,7 @@ static struct {
 } option = {0x0a4d0002, 256, 2048, 0, 1024, NODE_ANY_SLICE, {0}, false};
 
 static struct node_answer answer;
+static u64 client; /* our number */
 static u32 connections, incarnations;
 static u64 version[PAGES_MAX]; /* what a page was written with last; 0: never */
 static bool known[PAGES_MAX];  /* false: what an earlier client left */
@@ -51,6 +52,7 @@ static bool connect_once(void)
 	u32 i;
 
 	node_request_encode(&r, option.slice, option.token);
+	put_be64(r.client, client);
 	offer.responder_resources = 0;
 	offer.ack_timeout = 12; /* 17 ms */
 	offer.private_data = &r;
@@ -201,6 +203,7 @@ int main(int argc, char **argv)
 	char what[96];
 
 	read_options(argc, argv);
+	client = peer_random() | 1;
 	connect_node();
 	printf("memtest: connected\n");
 	fflush(stdout);

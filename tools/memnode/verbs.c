@@ -2,8 +2,9 @@
  * memnode-verbs: a memory node for Linux with an RDMA NIC or rdma_rxe, on librdmacm and libibverbs.
  *
  * The same service as hv/rdma/node.h, with the same private data: slices of equal size, one client
- * each, that keep their content when the client goes. The NIC does the work; this process only
- * answers connections, and asks silent clients whether they live by empty WRITEs.
+ * each, that keep their content when the client goes, and an incarnation that says whether they
+ * did. The NIC does the work; this process only answers connections, and asks clients whether they
+ * live by empty WRITEs.
  *
  * A slice has a protection domain of its own, so that a key opens nothing to other clients. It is
  * registered, and so pinned, once: what is left of an old connection cannot reach it, as its queue
@@ -35,8 +36,11 @@ struct slice {
 	u8 *memory;
 	struct ibv_pd *pd;
 	struct ibv_mr *mr;
-	struct rdma_cm_id *client; /* NULL: free */
+	struct rdma_cm_id *id; /* of the connection; NULL: free */
 	struct ibv_cq *cq;
+	u32 client_ip; /* who has it, or had it last; 0: nobody yet */
+	u64 client;    /* and his number */
+	u32 clients;   /* that followed one another */
 	bool established;
 	bool probing; /* a probe is not answered yet */
 	u64 probe;    /* when the next one goes out */
@@ -82,7 +86,7 @@ static u32 address_of(struct rdma_cm_id *id)
 
 static void say(const struct server *server, const struct slice *s, const char *what)
 {
-	u32 ip = address_of(s->client);
+	u32 ip = address_of(s->id);
 
 	printf("slice %u: %u.%u.%u.%u %s\n", (unsigned int)(s - server->slice), ip >> 24,
 	       ip >> 16 & 255, ip >> 8 & 255, ip & 255, what);
@@ -142,28 +146,37 @@ static void open_server(struct server *server, u32 ip, u16 port, u64 length)
 static void free_slice(struct server *server, struct slice *s, const char *why)
 {
 	say(server, s, why);
-	rdma_disconnect(s->client);
-	rdma_destroy_qp(s->client);
-	rdma_destroy_id(s->client); /* its events have been acknowledged */
+	rdma_disconnect(s->id);
+	rdma_destroy_qp(s->id);
+	rdma_destroy_id(s->id); /* its events have been acknowledged */
 	ibv_destroy_cq(s->cq);
-	s->client = NULL;
+	s->id = NULL;
 	s->established = s->probing = false;
 }
 
-/* The slice that a request gets, or NULL; as in node.c. */
-static struct slice *choose(struct server *server, u32 ip, u32 wanted)
+static bool is_clients(const struct slice *s, u32 ip, u64 client)
 {
+	return s->client_ip == ip && s->client == client;
+}
+
+/* The slice that a request gets, or NULL; as in node.c. */
+static struct slice *choose(struct server *server, u32 ip, u64 client, u32 wanted)
+{
+	struct slice *s, *free = NULL;
 	u32 i;
 
 	if (wanted < server->slices) {
-		struct slice *s = &server->slice[wanted];
-
-		return !s->client || address_of(s->client) == ip ? s : NULL;
+		s = &server->slice[wanted];
+		return !s->id || is_clients(s, ip, client) ? s : NULL;
 	}
-	for (i = 0; i < server->slices && wanted == NODE_ANY_SLICE; i++)
-		if (!server->slice[i].client)
-			return &server->slice[i];
-	return NULL;
+	for (i = 0; i < server->slices && wanted == NODE_ANY_SLICE; i++) {
+		s = &server->slice[i];
+		if (client && is_clients(s, ip, client))
+			return s;
+		if (!s->id && (!free || (free->client_ip && !s->client_ip)))
+			free = s;
+	}
+	return free;
 }
 
 static bool request_right(const struct server *server, const struct rdma_conn_param *param)
@@ -184,12 +197,12 @@ static void fill_answer(const struct server *server, const struct slice *s, stru
 	u32 i, used = 0;
 
 	for (i = 0; i < server->slices; i++)
-		used += server->slice[i].client != NULL;
+		used += server->slice[i].id != NULL;
 	memset(a, 0, sizeof(*a));
 	put_be32(a->magic, NODE_MAGIC);
 	put_be16(a->version, NODE_VERSION);
 	put_be16(a->slice, (u32)(s - server->slice));
-	put_be64(a->incarnation, server->incarnation);
+	put_be64(a->incarnation, server->incarnation + s->clients);
 	put_be64(a->va, (u64)s->memory);
 	put_be64(a->length, server->length);
 	put_be32(a->rkey, s->mr->rkey);
@@ -222,10 +235,10 @@ static int accept_client(struct server *server, struct slice *s, struct rdma_cm_
 		ibv_destroy_cq(s->cq);
 		return -1;
 	}
-	s->client = id;
+	s->id = id;
 	fill_answer(server, s, &answer);
 	if (rdma_accept(id, &param)) {
-		s->client = NULL;
+		s->id = NULL;
 		rdma_destroy_qp(id);
 		ibv_destroy_cq(s->cq);
 		return -1;
@@ -238,12 +251,18 @@ static int accept_client(struct server *server, struct slice *s, struct rdma_cm_
 static void decide(struct server *server, struct rdma_cm_id *id, const struct rdma_conn_param *wish)
 {
 	const struct node_request *r = wish->private_data;
+	u32 ip = address_of(id);
 	struct slice *s = NULL;
 
 	if (request_right(server, wish))
-		s = choose(server, address_of(id), be16(r->slice));
-	if (s && s->client)
+		s = choose(server, ip, be64(r->client), be16(r->slice));
+	if (s && s->id)
 		free_slice(server, s, "connects anew");
+	if (s && !is_clients(s, ip, be64(r->client))) {
+		s->clients += s->client_ip != 0;
+		s->client_ip = ip;
+		s->client = be64(r->client);
+	}
 	if (!s || accept_client(server, s, id, wish)) {
 		rdma_reject(id, NULL, 0);
 		rdma_destroy_id(id);
@@ -256,7 +275,7 @@ static void follow(struct server *server, const struct rdma_cm_event *event)
 {
 	struct slice *s = event->id == server->listener ? NULL : event->id->context;
 
-	if (!s || s->client != event->id)
+	if (!s || s->id != event->id)
 		return;
 	switch (event->event) {
 	case RDMA_CM_EVENT_ESTABLISHED:
@@ -308,15 +327,15 @@ static void probe(struct server *server, struct slice *s)
 	struct ibv_send_wr *bad;
 	struct ibv_wc done;
 
-	while (s->client && ibv_poll_cq(s->cq, 1, &done) > 0) {
+	while (s->id && ibv_poll_cq(s->cq, 1, &done) > 0) {
 		s->probing = false;
 		if (done.status != IBV_WC_SUCCESS)
 			free_slice(server, s, "does not answer");
 	}
-	if (!s->client || !s->established || s->probing || now() < s->probe)
+	if (!s->id || !s->established || s->probing || now() < s->probe)
 		return;
 	s->probe = now() + NODE_KEEPALIVE;
-	s->probing = ibv_post_send(s->client->qp, &empty, &bad) == 0;
+	s->probing = ibv_post_send(s->id->qp, &empty, &bad) == 0;
 }
 
 static void serve(struct server *server)
@@ -328,11 +347,11 @@ static void serve(struct server *server)
 		if (poll(&fd, 1, 500) > 0)
 			receive_event(server);
 		for (i = 0; i < server->slices; i++)
-			if (server->slice[i].client)
+			if (server->slice[i].id)
 				probe(server, &server->slice[i]);
 	}
 	for (i = 0; i < server->slices; i++)
-		if (server->slice[i].client)
+		if (server->slice[i].id)
 			free_slice(server, &server->slice[i], "is left, as this node ends");
 }
 
