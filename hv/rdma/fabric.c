@@ -274,6 +274,8 @@ static u64 link_deadline(const struct fabric *f, const struct fabric_link *l)
 		return l->qp.req.una == l->qp.req.tail ? MIN(first, l->heard + KEEPALIVE) : first;
 	case LINK_DOWN:
 		return l->qp.req.head == l->qp.req.tail ? 0 : RDMA_NEVER;
+	case LINK_LEAVING:
+		return !l->c || (l->c->state == CM_CLOSED && !l->c->owes) ? 0 : RDMA_NEVER;
 	default:
 		return RDMA_NEVER;
 	}

@@ -30,7 +30,7 @@ struct store_config {
 
 enum store_result {
 	STORE_OK,
-	STORE_CORRUPT, /* no replica has the page as it was written */
+	STORE_CORRUPT, /* no node has the page as it was written, nor can have: it is lost */
 	STORE_FULL,    /* no node has room: the page stays where it is */
 };
 
@@ -40,15 +40,20 @@ struct store_completion {
 };
 
 struct store_stats {
-	u64 reads, writes, bytes_in, bytes_out;
-	u64 failovers, corrupt, rereplicated;
+	u64 reads, writes;	 /* completed */
+	u64 bytes_in, bytes_out; /* of pages, with those of repetitions at other nodes and copies */
+	u64 failovers;		 /* operations begun again because a node was lost */
+	u64 corrupt;		 /* copies found to be altered, old or misplaced */
+	u64 rereplicated;
 	u32 nodes_up;
-	u32 under_replicated; /* pages */
+	u32 under_replicated; /* pages with fewer copies on nodes that are up than they should have
+			       */
 };
 
 struct store;
 
-/* Bytes of memory that a store of this configuration needs, 8-byte aligned. */
+/* Bytes of memory that a store of this configuration needs: 8-byte aligned, and contiguous if a NIC
+ * is to read it. */
 size_t store_bytes(const struct store_config *config);
 /* In `memory` of that size, zeroed. NULL: a value out of its range. Begins to connect. */
 struct store *store_init(void *memory, const struct store_config *config);
@@ -58,7 +63,8 @@ void store_destroy(struct store *s);
 /*
  * `data` is a page that must stay (for a write: unchanged) until the completion has been fetched.
  * ERR_BUSY: STORE_INFLIGHT are under way. ERR_NOENT: the page was never written. An operation that
- * finds no node waits until one is there: the owner sees store_stalled().
+ * finds no node waits until one is there: the owner sees store_stalled(). A read after a write that
+ * is under way gets what that one writes.
  */
 int store_read(struct store *s, u64 id, u32 page, void *data);
 int store_write(struct store *s, u64 id, u32 page, const void *data);

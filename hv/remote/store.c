@@ -1,0 +1,592 @@
+#include "remote/store.h"
+
+#include "lib/string.h"
+#include "remote/store_internal.h"
+
+#define WRITES_AT_ONCE 8u /* at a node: a READ waits behind those that are on their way */
+
+/* --- memory --------------------------------------------------------------------------------- */
+
+static bool config_valid(const struct store_config *c)
+{
+	return c->nodes && c->nodes <= STORE_NODES && c->replicas && c->replicas <= c->nodes &&
+	       c->pages && c->pages <= BIT(30);
+}
+
+/* Hands out the pieces of the block; with `s` NULL only their sizes are added up. */
+static size_t lay_out(const struct store_config *c, struct store *s, u8 *memory)
+{
+	size_t pages = c->pages, at = ALIGN_UP(sizeof(*s), 8), words = (pages + 63) / 64;
+	u32 i;
+
+	for (i = 0; i < c->nodes; i++, at += words * sizeof(u64))
+		if (s)
+			s->node[i].bitmap = (u64 *)(void *)(memory + at);
+	if (c->seal) {
+		if (s)
+			s->version = (u64 *)(void *)(memory + at);
+		at += pages * sizeof(u64);
+		if (s)
+			s->tag = (u8(*)[SEAL_TAG])(memory + at);
+		at += pages * SEAL_TAG;
+	}
+	if (s)
+		s->slots = (u32 *)(void *)(memory + at);
+	at += pages * c->nodes * sizeof(u32);
+	if (s)
+		s->page_flags = memory + at;
+	at += pages;
+	/* Each buffer in one page, so that it is contiguous in any memory. */
+	if (s)
+		s->buffers = memory + at + (-(uintptr_t)(memory + at) & (PAGE_SIZE - 1));
+	at += PAGE_SIZE - 1;
+	return at + (c->seal ? STORE_BUFFERS : STORE_REPAIRS) * PAGE_SIZE;
+}
+
+size_t store_bytes(const struct store_config *config)
+{
+	return config_valid(config) ? lay_out(config, NULL, NULL) : 0;
+}
+
+struct store *store_init(void *memory, const struct store_config *config)
+{
+	struct store *s = memory;
+	u32 i;
+
+	if (!config_valid(config))
+		return NULL;
+	s->config = *config;
+	lay_out(config, s, memory);
+	if (config->seal)
+		seal_init(&s->seal, config->key);
+	memset(s->config.key, 0, sizeof(s->config.key));
+	for (i = 0; i < config->nodes; i++)
+		s->node[i].link = config->link[i];
+	for (i = 0; i < STORE_INFLIGHT; i++)
+		s->free_op[s->free_ops++] = i;
+	for (i = 0; i < (config->seal ? STORE_BUFFERS : STORE_REPAIRS); i++)
+		s->free_buffer[s->free_buffers++] = i;
+	s->rescan_at = RDMA_NEVER;
+	return s;
+}
+
+void store_destroy(struct store *s)
+{
+	u32 i;
+
+	for (i = 0; i < s->config.nodes; i++)
+		fabric_unlink(s->config.fabric, s->node[i].link);
+	memset(&s->seal, 0, sizeof(s->seal));
+}
+
+u32 buffer_take(struct store *s, struct store_op *op)
+{
+	op->buffer = s->free_buffer[--s->free_buffers];
+	return op->buffer;
+}
+
+void buffer_give_back(struct store *s, struct store_op *op)
+{
+	if (op->buffer != NO_BUFFER)
+		s->free_buffer[s->free_buffers++] = op->buffer;
+	op->buffer = NO_BUFFER;
+}
+
+/* --- operations ----------------------------------------------------------------------------- */
+
+/* The newest operation that names a page, other than `except`; or NULL. */
+struct store_op *op_on_page(struct store *s, u32 page, const struct store_op *except)
+{
+	struct store_op *found = NULL;
+	u32 i;
+
+	for (i = 0; i < STORE_OPS; i++) {
+		struct store_op *op = &s->op[i];
+
+		if ((op->state == OP_QUEUED || op->state == OP_ACTIVE) && op->page == page &&
+		    op != except && !op->dropped && (!found || op->number > found->number))
+			found = op;
+	}
+	return found;
+}
+
+void page_release(struct store *s, const struct store_op *op)
+{
+	if (!op_on_page(s, op->page, op))
+		s->page_flags[op->page] &= (u8)~PAGE_BUSY;
+	else
+		s->look = true;
+}
+
+static void clear_stall(struct store *s, struct store_op *op)
+{
+	if (op->since)
+		s->stalled--;
+	op->since = 0;
+}
+
+/* No node has what it needs: store_work() tries again when one comes. */
+static void stall(struct store *s, struct store_op *op)
+{
+	if (!s->working) { /* at a time that is not known */
+		s->look = true;
+		return;
+	}
+	if (!op->since)
+		s->stalled++;
+	if (!op->since)
+		op->since = MAX(s->now, 1);
+}
+
+static void complete(struct store *s, struct store_op *op, enum store_result result)
+{
+	clear_stall(s, op);
+	op->result = result;
+	op->state = OP_DONE;
+	buffer_give_back(s, op);
+	s->done[s->done_tail++ % STORE_INFLIGHT] = (u32)(op - s->op);
+	page_release(s, op);
+	if (result == STORE_OK && op->kind == OP_READ)
+		s->stats.reads++;
+	if (result == STORE_OK && op->kind == OP_WRITE)
+		s->stats.writes++;
+}
+
+int op_post(struct store *s, struct store_op *op, u32 node, enum rdma_operation what)
+{
+	struct store_node *n = &s->node[node];
+	const struct fabric_link *l = &s->config.fabric->link[n->link];
+	struct rdma_work w = {
+		.id = (u64)(op - s->op) | (u64)node << 8 | (u64)(what == RDMA_WRITE) << 16,
+		.op = what,
+		.data = op->wire,
+		.length = PAGE_SIZE,
+		.rkey = l->rkey,
+		.va = l->va + (*slot_of(s, op->page, node) - 1) * PAGE_SIZE,
+	};
+	int ret = fabric_post(s->config.fabric, n->link, &w);
+
+	if (ret)
+		return ret;
+	op->pending |= BIT(node);
+	n->inflight++;
+	if (what == RDMA_WRITE) {
+		n->writes++;
+		s->stats.bytes_out += PAGE_SIZE;
+	}
+	return 0;
+}
+
+u32 nearest(const struct store *s, u32 among)
+{
+	u64 best_cost = 0;
+	u32 i, best = NO_NODE;
+
+	if (!(among & (among - 1)))
+		return among ? (u32)__builtin_ctz(among) : NO_NODE;
+	for (i = 0; i < s->config.nodes; i++) {
+		const struct fabric_link *l = &s->config.fabric->link[s->node[i].link];
+		u64 cost = MAX(l->round_trip, 1) * (1 + s->node[i].inflight);
+
+		if (among & BIT(i) && (best == NO_NODE || cost < best_cost)) {
+			best = i;
+			best_cost = cost;
+		}
+	}
+	return best;
+}
+
+static void read_step(struct store *s, struct store_op *op)
+{
+	u32 have = s->page_flags[op->page] & ALL_NODES, up = have & nodes_up(s);
+	bool busy = false;
+
+	if (op->pending)
+		return;
+	while (up && !op->pending) {
+		u32 node = nearest(s, up);
+
+		busy |= op_post(s, op, node, RDMA_READ) == ERR_BUSY;
+		up &= ~BIT(node);
+	}
+	s->look |= busy && !op->pending;
+	if (op->pending || busy)
+		clear_stall(s, op);
+	else if (!have)
+		complete(s, op, STORE_CORRUPT);
+	else
+		stall(s, op);
+}
+
+/*
+ * The next node to write a page to: one that has a slot for it, else the emptiest. `full` says
+ * whether there are some, but none with room.
+ */
+static u32 write_target(struct store *s, const struct store_op *op, u32 up, bool *full)
+{
+	u32 i, best = NO_NODE;
+	bool best_has = false;
+
+	*full = false;
+	for (i = 0; i < s->config.nodes; i++) {
+		const struct store_node *n = &s->node[i];
+		bool has = *slot_of(s, op->page, i);
+
+		if (!(up & BIT(i)))
+			continue;
+		if (!has && !node_has_room(n)) {
+			*full = true;
+			continue;
+		}
+		if (best == NO_NODE || (has && !best_has) ||
+		    (has == best_has && n->taken < s->node[best].taken)) {
+			best = i;
+			best_has = has;
+		}
+	}
+	*full &= best == NO_NODE;
+	return best;
+}
+
+/* From here on the older copies do not count, whatever becomes of this write. */
+static void supersede(struct store *s, struct store_op *op)
+{
+	if (op->begun)
+		return;
+	op->begun = true;
+	s->page_flags[op->page] &= (u8)~ALL_NODES;
+	s->page_flags[op->page] |= PAGE_WRITTEN;
+	if (!s->config.seal)
+		return;
+	s->version[op->page] = op->version;
+	memcpy(s->tag[op->page], op->tag, SEAL_TAG);
+}
+
+/* There is no room for the page. If it was there before, it is so still. */
+static void write_full(struct store *s, struct store_op *op)
+{
+	u32 i;
+
+	if (op->begun)
+		s->page_flags[op->page] &= (u8)~PAGE_WRITTEN;
+	for (i = 0; i < s->config.nodes && op->begun; i++)
+		slot_give_back(s, op->page, i);
+	complete(s, op, STORE_FULL);
+}
+
+/* Enough nodes have the page. Slots elsewhere are of no use any more. */
+static void written(struct store *s, struct store_op *op, u32 up)
+{
+	u32 i;
+
+	for (i = 0; i < s->config.nodes; i++)
+		if (up & ~op->acked & BIT(i))
+			slot_give_back(s, op->page, i);
+	if ((u32)__builtin_popcount(op->acked & up) < s->config.replicas)
+		repair_scan(s);
+	complete(s, op, STORE_OK);
+}
+
+static void write_step(struct store *s, struct store_op *op)
+{
+	/* One that has acknowledged and gone counts again when it comes back, if it does. */
+	u32 up = nodes_up(s), has = op->acked & up, tried = op->acked | op->pending, busy = 0, node;
+	bool full = false;
+
+	while ((u32)__builtin_popcount(has | op->pending | busy) < s->config.replicas) {
+		node = write_target(s, op, up & ~tried, &full);
+		if (node == NO_NODE)
+			break;
+		tried |= BIT(node);
+		if (s->node[node].writes >= WRITES_AT_ONCE) {
+			busy |= BIT(node);
+			continue;
+		}
+		if (!*slot_of(s, op->page, node) && !slot_take(s, op->page, node))
+			continue;
+		supersede(s, op);
+		if (op_post(s, op, node, RDMA_WRITE))
+			busy |= BIT(node);
+	}
+	s->look |= busy != 0;
+	if (op->pending || busy)
+		clear_stall(s, op);
+	else if (has)
+		written(s, op, up);
+	else if (full && !op->acked)
+		write_full(s, op);
+	else
+		stall(s, op);
+}
+
+/* A write begins when nothing older concerns the page, and a buffer is there to seal it in. */
+static bool write_begin(struct store *s, struct store_op *op)
+{
+	struct seal_name name = {s->config.vm, op->page, 0};
+	u32 i;
+
+	for (i = 0; i < STORE_OPS && s->page_flags[op->page] & PAGE_BUSY; i++) {
+		const struct store_op *o = &s->op[i];
+
+		if ((o->state == OP_ACTIVE || o->state == OP_QUEUED) && o->page == op->page &&
+		    o->number < op->number && !o->dropped)
+			return false;
+	}
+	if (s->config.seal) {
+		if (s->free_buffers <= STORE_REPAIRS - s->repairs)
+			return false;
+		op->wire = s->buffers + buffer_take(s, op) * PAGE_SIZE;
+		memcpy(op->wire, op->data, PAGE_SIZE);
+		name.version = op->version = ++s->versions;
+		seal_page(&s->seal, &name, op->wire, op->tag);
+	}
+	op->state = OP_ACTIVE;
+	return true;
+}
+
+static struct store_op *op_new(struct store *s, u64 id, enum op_kind kind, u32 page, void *data)
+{
+	struct store_op *op;
+
+	if (!s->free_ops)
+		return NULL;
+	op = &s->op[s->free_op[--s->free_ops]];
+	op->kind = kind;
+	op->state = OP_ACTIVE;
+	op->id = id;
+	op->number = s->numbers++;
+	op->page = page;
+	op->data = data;
+	op->wire = data;
+	op->buffer = NO_BUFFER;
+	op->pending = op->acked = 0;
+	op->begun = op->dropped = false;
+	op->since = 0;
+	return op;
+}
+
+int store_read(struct store *s, u64 id, u32 page, void *data)
+{
+	struct store_op *op, *other = NULL;
+	u32 flags;
+
+	if (page >= s->config.pages)
+		return ERR_NOENT;
+	flags = s->page_flags[page];
+	if (flags & PAGE_BUSY)
+		other = op_on_page(s, page, NULL);
+	if (!(flags & PAGE_WRITTEN) && (!other || other->kind != OP_WRITE))
+		return ERR_NOENT;
+	op = op_new(s, id, OP_READ, page, data);
+	if (!op)
+		return ERR_BUSY;
+	s->page_flags[page] |= PAGE_BUSY;
+	/* Reads never wait for writes, so the newest one, if there is one, is a write. */
+	if (other && other->kind == OP_WRITE) {
+		memcpy(data, other->data, PAGE_SIZE);
+		complete(s, op, STORE_OK);
+	} else {
+		read_step(s, op);
+	}
+	return 0;
+}
+
+int store_write(struct store *s, u64 id, u32 page, const void *data)
+{
+	struct store_op *op;
+
+	if (page >= s->config.pages)
+		return ERR_NOENT;
+	/* It is only read, but travels in the same member as what is read into. */
+	op = op_new(s, id, OP_WRITE, page, (void *)(uintptr_t)data);
+	if (!op)
+		return ERR_BUSY;
+	if (write_begin(s, op)) {
+		s->page_flags[page] |= PAGE_BUSY;
+		write_step(s, op);
+	} else {
+		s->page_flags[page] |= PAGE_BUSY;
+		op->state = OP_QUEUED;
+		s->look = true;
+	}
+	return 0;
+}
+
+void store_discard(struct store *s, u32 page)
+{
+	struct store_op *op;
+	u32 i;
+
+	if (page >= s->config.pages)
+		return;
+	/* Only a repair can be under way. */
+	op = s->page_flags[page] & PAGE_BUSY ? op_on_page(s, page, NULL) : NULL;
+	if (op)
+		op->dropped = true;
+	for (i = 0; i < s->config.nodes; i++)
+		slot_give_back(s, page, i);
+	s->page_flags[page] = 0;
+}
+
+bool store_done(struct store *s, struct store_completion *c)
+{
+	u32 index;
+
+	if (s->done_head == s->done_tail)
+		return false;
+	index = s->done[s->done_head++ % STORE_INFLIGHT];
+	*c = (struct store_completion){.id = s->op[index].id, .result = s->op[index].result};
+	s->op[index].state = OP_FREE;
+	s->free_op[s->free_ops++] = index;
+	return true;
+}
+
+/* --- what nodes do -------------------------------------------------------------------------- */
+
+static void read_completed(struct store *s, struct store_op *op, u32 node, bool ok)
+{
+	const struct seal_name name = {s->config.vm, op->page,
+				       s->version ? s->version[op->page] : 0};
+
+	if (!ok) {
+		s->stats.failovers++;
+		read_step(s, op);
+		return;
+	}
+	if (!s->config.seal || seal_open(&s->seal, &name, op->data, s->tag[op->page])) {
+		complete(s, op, STORE_OK);
+		return;
+	}
+	s->stats.corrupt++;
+	s->page_flags[op->page] &= (u8)~BIT(node);
+	repair_scan(s);
+	read_step(s, op);
+}
+
+static void write_completed(struct store *s, struct store_op *op, u32 node, bool ok)
+{
+	if (ok) {
+		op->acked |= BIT(node);
+		s->page_flags[op->page] |= (u8)BIT(node);
+	} else {
+		s->stats.failovers++;
+	}
+	write_step(s, op);
+}
+
+static void completed(struct store *s, const struct rdma_completion *c)
+{
+	struct store_op *op = &s->op[c->id & 0xff];
+	u32 node = c->id >> 8 & 0xff;
+	bool ok = c->status == RDMA_OK, write = c->id >> 16;
+
+	s->node[node].inflight--;
+	s->node[node].writes -= write;
+	op->pending &= ~BIT(node);
+	s->look |= write; /* another one may be waiting for its place */
+	if (ok && !write)
+		s->stats.bytes_in += PAGE_SIZE;
+	switch (op->kind) {
+	case OP_READ:
+		read_completed(s, op, node, ok);
+		break;
+	case OP_WRITE:
+		write_completed(s, op, node, ok);
+		break;
+	case OP_REPAIR:
+		repair_completed(s, op, node, ok);
+		break;
+	}
+}
+
+/* Notices that a node has come or gone. */
+static void follow(struct store *s, u32 node)
+{
+	struct store_node *n = &s->node[node];
+	const struct fabric_link *l = &s->config.fabric->link[n->link];
+	bool up = l->state == LINK_UP;
+
+	if (up == n->up)
+		return;
+	n->up = up;
+	s->look = true;
+	repair_scan(s);
+	if (!up) {
+		n->down_since = s->now;
+		return;
+	}
+	if (!n->used || n->incarnation != l->incarnation || n->length != l->length)
+		node_forget(s, node, l->length);
+	n->used = true;
+	n->replaced = false;
+	n->incarnation = l->incarnation;
+}
+
+static void look_again(struct store *s)
+{
+	u32 i;
+
+	s->look = false;
+	for (i = 0; i < STORE_INFLIGHT; i++) {
+		struct store_op *op = &s->op[i];
+
+		if (op->state == OP_QUEUED && !write_begin(s, op))
+			continue;
+		if (op->state == OP_ACTIVE && op->kind == OP_READ)
+			read_step(s, op);
+		else if (op->state == OP_ACTIVE)
+			write_step(s, op);
+	}
+}
+
+void store_work(struct store *s, u64 now)
+{
+	struct rdma_completion c;
+	u32 i;
+
+	s->now = now;
+	s->working = true;
+	for (i = 0; i < s->config.nodes; i++) {
+		/* A node that has gone must not be asked again by what it has failed. */
+		if (s->node[i].up && !fabric_up(s->config.fabric, s->node[i].link))
+			follow(s, i);
+		while (fabric_poll(s->config.fabric, s->node[i].link, &c))
+			completed(s, &c);
+		follow(s, i);
+		if (s->node[i].up && !s->node[i].ready_count && node_has_room(&s->node[i]))
+			slots_ahead(&s->node[i]);
+	}
+	if (s->look)
+		look_again(s);
+	repair_work(s);
+	s->working = false;
+}
+
+u64 store_deadline(const struct store *s)
+{
+	return repair_deadline(s);
+}
+
+u64 store_stalled(const struct store *s)
+{
+	u64 first = 0;
+	u32 i;
+
+	for (i = 0; i < STORE_INFLIGHT && s->stalled; i++)
+		if (s->op[i].since && (!first || s->op[i].since < first))
+			first = s->op[i].since;
+	return first;
+}
+
+void store_stats(const struct store *s, struct store_stats *out)
+{
+	u32 page, up = nodes_up(s);
+
+	*out = s->stats;
+	out->nodes_up = (u32)__builtin_popcount(up);
+	out->under_replicated = 0;
+	for (page = 0; page < s->config.pages; page++)
+		if (s->page_flags[page] & PAGE_WRITTEN &&
+		    (u32)__builtin_popcount(s->page_flags[page] & up) < s->config.replicas)
+			out->under_replicated++;
+}
