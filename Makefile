@@ -40,13 +40,12 @@ BEARSSL_SRC := symcipher/aes_x86ni symcipher/aes_x86ni_ctr symcipher/aes_common 
 	hash/sha2small codec/dec32be codec/enc32be codec/dec32le codec/enc32le
 BEARSSL_OBJ := $(BEARSSL_SRC:%=$(BUILD)/hv/bearssl/%.o)
 
-# Compiled, so that it stays freestanding, but not linked until somebody uses it.
-HV_UNLINKED := $(wildcard hv/remote/store*.c hv/remote/seal.c)
-HV_C   := $(filter-out $(HV_UNLINKED),$(wildcard hv/*.c hv/*/*.c))
+HV_C   := $(wildcard hv/*.c hv/*/*.c)
 HV_S   := $(wildcard hv/*/*.S)
-HV_OBJ := $(HV_C:%.c=$(BUILD)/%.o) $(HV_S:%.S=$(BUILD)/%.S.o) $(BUILD)/hv/font.o $(ZYDIS_OBJ) $(LWIP_OBJ)
+HV_OBJ := $(HV_C:%.c=$(BUILD)/%.o) $(HV_S:%.S=$(BUILD)/%.S.o) $(BUILD)/hv/font.o $(ZYDIS_OBJ) $(LWIP_OBJ) \
+	$(BEARSSL_OBJ)
 
-hv: $(BUILD)/umbra.elf $(HV_UNLINKED:%.c=$(BUILD)/%.o)
+hv: $(BUILD)/umbra.elf
 
 # The image goes without debug information (the firmware would read megabytes of it); the symbol
 # table stays for backtraces, and umbra.debug is for debuggers.

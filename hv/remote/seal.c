@@ -6,6 +6,7 @@
 #include "lib/string.h"
 #include "rdma/wire.h"
 #include "x86/asm.h"
+#include "x86/entropy.h"
 #include "x86/simd.h"
 
 #define CPUID_AES_AND_CLMUL (BIT(25) | BIT(1) | BIT(9) | BIT(19)) /* SSSE3 and SSE4.1 too */
@@ -161,39 +162,6 @@ bool seal_open(const struct seal *s, const struct seal_name *name, u8 *data, con
 
 /* --- keys ----------------------------------------------------------------------------------- */
 
-static bool rdrand(u64 *v)
-{
-	bool ok;
-
-	asm volatile("rdrand %0" : "=r"(*v), "=@ccc"(ok));
-	return ok;
-}
-
-static bool rdseed(u64 *v)
-{
-	bool ok;
-
-	asm volatile("rdseed %0" : "=r"(*v), "=@ccc"(ok));
-	return ok;
-}
-
-/* Twice as many bits as the key has; fewer only if the generator runs dry. */
-static u32 from_cpu(br_sha256_context *hash, bool (*get)(u64 *v))
-{
-	u32 i, got = 0;
-	u64 v;
-
-	for (i = 0; i < 1000 && got < 8; i++) {
-		if (!get(&v)) {
-			cpu_relax();
-			continue;
-		}
-		br_sha256_update(hash, &v, sizeof(v));
-		got++;
-	}
-	return got;
-}
-
 /* How long CPUID and scattered memory accesses take is not the same each time. */
 static void from_jitter(br_sha256_context *hash)
 {
@@ -214,19 +182,18 @@ bool seal_new_key(u8 key[SEAL_KEY])
 	static u64 calls;
 	br_sha256_context hash;
 	struct simd_save save;
-	u32 got = 0;
+	u8 random[2 * SEAL_KEY];
+	bool good = entropy_fill(random, sizeof(random));
 
-	simd_begin(&save); /* a compiler may use vectors in BearSSL's C */
+	simd_begin(&save); /* for host builds, where a compiler may use vectors for BearSSL's C */
 	br_sha256_init(&hash);
 	calls++;
 	br_sha256_update(&hash, &calls, sizeof(calls));
-	if (cpuid(0, 0).eax >= 7 && cpuid(7, 0).ebx & CPUID_RDSEED)
-		got += from_cpu(&hash, rdseed);
-	if (cpuid(1, 0).ecx & CPUID_RDRAND)
-		got += from_cpu(&hash, rdrand);
+	br_sha256_update(&hash, random, sizeof(random));
 	from_jitter(&hash);
 	br_sha256_out(&hash, key);
 	memset(&hash, 0, sizeof(hash));
+	memset(random, 0, sizeof(random));
 	simd_end(&save);
-	return got >= 4;
+	return good;
 }

@@ -45,10 +45,9 @@ void seal_gcm_tag(const struct seal *s, const u8 nonce[12], const void *extra, s
 void seal_gcm_crypt(const struct seal *s, const u8 nonce[12], void *data, size_t len);
 
 /*
- * A new key, another one at each call: SHA-256 of all that differs from one start to the next. That
- * is RDSEED and RDRAND where the CPU has them: then it is as good as those. Without, there is only
- * the jitter of the TSC over memory accesses and CPUID, and the time since power-on: tens of bits
- * perhaps on real machines, and next to nothing in an emulator that counts instructions.
- * Returns true if the CPU's generator was used.
+ * A new key, another one at each call: SHA-256 of what the CPU's generator (x86/entropy.h) and the
+ * TSC say. With RDSEED or RDRAND it is as good as those, and true is returned. Without, there is
+ * only the jitter of the TSC over memory accesses and CPUID, and the time since power-on: tens of
+ * bits perhaps on real machines, and next to nothing in an emulator that counts instructions.
  */
 bool seal_new_key(u8 key[SEAL_KEY]);

@@ -94,17 +94,18 @@ void buffer_give_back(struct store *s, struct store_op *op)
 
 /* --- operations ----------------------------------------------------------------------------- */
 
-/* The newest operation that names a page, other than `except`; or NULL. */
-struct store_op *op_on_page(struct store *s, u32 page, const struct store_op *except)
+/* The newest operation that names a page, but not the one of number `except`; or NULL. */
+struct store_op *op_on_page(struct store *s, u32 page, u64 except)
 {
 	struct store_op *found = NULL;
 	u32 i;
 
 	for (i = 0; i < STORE_OPS; i++) {
 		struct store_op *op = &s->op[i];
+		bool here = (op->state == OP_QUEUED || op->state == OP_ACTIVE) && !op->dropped;
 
-		if ((op->state == OP_QUEUED || op->state == OP_ACTIVE) && op->page == page &&
-		    op != except && !op->dropped && (!found || op->number > found->number))
+		if (here && op->page == page && op->number != except &&
+		    (!found || op->number > found->number))
 			found = op;
 	}
 	return found;
@@ -112,7 +113,7 @@ struct store_op *op_on_page(struct store *s, u32 page, const struct store_op *ex
 
 void page_release(struct store *s, const struct store_op *op)
 {
-	if (!op_on_page(s, op->page, op))
+	if (!op_on_page(s, op->page, op->number))
 		s->page_flags[op->page] &= (u8)~PAGE_BUSY;
 	else
 		s->look = true;
@@ -282,7 +283,7 @@ static void written(struct store *s, struct store_op *op, u32 up)
 	for (i = 0; i < s->config.nodes; i++)
 		if (up & ~op->acked & BIT(i))
 			slot_give_back(s, op->page, i);
-	if ((u32)__builtin_popcount(op->acked & up) < s->config.replicas)
+	if (nodes_in(op->acked & up) < s->config.replicas)
 		repair_scan(s);
 	complete(s, op, STORE_OK);
 }
@@ -293,7 +294,7 @@ static void write_step(struct store *s, struct store_op *op)
 	u32 up = nodes_up(s), has = op->acked & up, tried = op->acked | op->pending, busy = 0, node;
 	bool full = false;
 
-	while ((u32)__builtin_popcount(has | op->pending | busy) < s->config.replicas) {
+	while (nodes_in(has | op->pending | busy) < s->config.replicas) {
 		node = write_target(s, op, up & ~tried, &full);
 		if (node == NO_NODE)
 			break;
@@ -374,7 +375,7 @@ int store_read(struct store *s, u64 id, u32 page, void *data)
 		return ERR_NOENT;
 	flags = s->page_flags[page];
 	if (flags & PAGE_BUSY)
-		other = op_on_page(s, page, NULL);
+		other = op_on_page(s, page, NO_NUMBER);
 	if (!(flags & PAGE_WRITTEN) && (!other || other->kind != OP_WRITE))
 		return ERR_NOENT;
 	op = op_new(s, id, OP_READ, page, data);
@@ -420,7 +421,7 @@ void store_discard(struct store *s, u32 page)
 	if (page >= s->config.pages)
 		return;
 	/* Only a repair can be under way. */
-	op = s->page_flags[page] & PAGE_BUSY ? op_on_page(s, page, NULL) : NULL;
+	op = s->page_flags[page] & PAGE_BUSY ? op_on_page(s, page, NO_NUMBER) : NULL;
 	if (op)
 		op->dropped = true;
 	for (i = 0; i < s->config.nodes; i++)
@@ -583,10 +584,10 @@ void store_stats(const struct store *s, struct store_stats *out)
 	u32 page, up = nodes_up(s);
 
 	*out = s->stats;
-	out->nodes_up = (u32)__builtin_popcount(up);
+	out->nodes_up = nodes_in(up);
 	out->under_replicated = 0;
 	for (page = 0; page < s->config.pages; page++)
 		if (s->page_flags[page] & PAGE_WRITTEN &&
-		    (u32)__builtin_popcount(s->page_flags[page] & up) < s->config.replicas)
+		    nodes_in(s->page_flags[page] & up) < s->config.replicas)
 			out->under_replicated++;
 }

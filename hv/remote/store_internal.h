@@ -105,6 +105,15 @@ static inline bool node_has_room(const struct store_node *n)
 	return n->taken < n->slots;
 }
 
+static inline u32 nodes_in(u32 mask)
+{
+	u32 n = 0;
+
+	for (mask &= ALL_NODES; mask; mask &= mask - 1)
+		n++;
+	return n;
+}
+
 u32 nodes_up(const struct store *s);
 /* False: the node is full. */
 bool slot_take(struct store *s, u32 page, u32 node);
@@ -115,7 +124,8 @@ void node_forget(struct store *s, u32 node, u64 length);
 
 /* --- store.c -------------------------------------------------------------------------------- */
 
-struct store_op *op_on_page(struct store *s, u32 page, const struct store_op *except);
+#define NO_NUMBER UINT64_MAX
+struct store_op *op_on_page(struct store *s, u32 page, u64 except);
 void page_release(struct store *s, const struct store_op *op);
 u32 buffer_take(struct store *s, struct store_op *op);
 void buffer_give_back(struct store *s, struct store_op *op);

@@ -81,7 +81,7 @@ static void trim(struct store *s, u32 page, u32 up)
 	for (i = s->config.nodes; i--;) {
 		if (!(up & BIT(i)) || !*slot_of(s, page, i))
 			continue;
-		if (!(have & BIT(i)) || (u32)__builtin_popcount(have) > s->config.replicas) {
+		if (!(have & BIT(i)) || nodes_in(have) > s->config.replicas) {
 			have &= ~BIT(i);
 			slot_give_back(s, page, i);
 		}
@@ -142,8 +142,8 @@ static bool look_at(struct store *s, u32 page, u32 up, u32 counting)
 		lack(s); /* perhaps */
 		return true;
 	}
-	if ((u32)__builtin_popcount(flags & counting) >= s->config.replicas) {
-		if ((u32)__builtin_popcount(flags & up) >= s->config.replicas)
+	if (nodes_in(flags & counting) >= s->config.replicas) {
+		if (nodes_in(flags & up) >= s->config.replicas)
 			trim(s, page, up);
 		return true;
 	}
