@@ -35,6 +35,11 @@ static inline void marks_init(struct marks *m, void *memory, u64 count)
 	m->count = count;
 }
 
+static inline bool marks_has(const struct marks *m, u64 n)
+{
+	return __atomic_load_n(&m->word[n / 64], __ATOMIC_ACQUIRE) >> n % 64 & 1;
+}
+
 static inline void marks_add(struct marks *m, u64 n)
 {
 	u64 w = n / 64;

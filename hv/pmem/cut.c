@@ -11,6 +11,7 @@
  * Meanwhile queues drain a little at random moments, or a line would be found on the medium as it
  * was at the last flush or at the end, and never in between.
  */
+#include "pmem/backing.h"
 #include "pmem/internal.h"
 #include "vm/internal.h"
 #include "vm/platform.h"
@@ -176,6 +177,9 @@ void pmem_tick(struct vcpu *vcpu, u64 now)
 	struct vm_pmem *p = vm->pmem;
 	u64 at = __atomic_load_n(&p->cut_at, __ATOMIC_ACQUIRE);
 
+	for (u32 i = 0; i < p->count; i++)
+		if (p->region[i].backing)
+			backing_tick(vm, p->region[i].backing);
 	if (at == PMEM_NEVER) {
 		if (__atomic_add_fetch(&p->ticks, 1, __ATOMIC_RELAXED) % TICKS_PER_DRAIN == 0)
 			drain(vm);

@@ -1,5 +1,6 @@
 /* Flush hints and what a store to them does, modes of the hint page, HC_PMEM. See pmem.h. */
 #include "lib/string.h"
+#include "pmem/backing.h"
 #include "pmem/internal.h"
 #include "vm/platform.h"
 #include "vm/vm.h"
@@ -66,10 +67,21 @@ void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_
 
 void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes)
 {
-	struct pmem_region *r = pmem_region(vm, number); /* not for label areas */
+	bool labels = number >= PMEM_REGIONS;
+	struct pmem_region *r = pmem_region(vm, labels ? number - PMEM_REGIONS : number);
 
-	if (r)
+	if (r && r->backing)
+		backing_written(vm, r->backing, labels, offset, bytes);
+	else if (r && !labels)
 		medium_written(&r->medium, offset, bytes);
+}
+
+int pmem_open(struct vm *vm, u32 number, u64 page)
+{
+	bool labels = number >= PMEM_REGIONS;
+	struct pmem_region *r = pmem_region(vm, labels ? number - PMEM_REGIONS : number);
+
+	return r && r->backing ? backing_open(vm, r->backing, labels, page) : ERR_INVAL;
 }
 
 int pmem_set_mode(struct vm *vm, u32 number, u32 mode)
@@ -89,6 +101,25 @@ int pmem_set_mode(struct vm *vm, u32 number, u32 mode)
 
 /* --- HC_PMEM ------------------------------------------------------------------------------------
  */
+
+static s64 of_backing(const struct backing *b, u64 what)
+{
+	switch (what) {
+	case HC_PMEM_DIRTY:
+		return (s64)__atomic_load_n(&b->dirty, __ATOMIC_RELAXED);
+	case HC_PMEM_BUDGET:
+		return (s64)b->budget;
+	case HC_PMEM_MOST_DIRTY:
+		return (s64)b->most;
+	case HC_PMEM_GENERATION:
+		return (s64)b->save.generation;
+	case HC_PMEM_SAVE_STATE:
+		return backing_state(b);
+	case HC_PMEM_SAVED_SECTORS:
+		return (s64)b->last_sectors;
+	}
+	return HC_EINVAL;
+}
 
 static s64 of_region(struct vm *vm, u64 what, u64 number, u64 argument)
 {
@@ -127,7 +158,7 @@ static s64 of_region(struct vm *vm, u64 what, u64 number, u64 argument)
 	case HC_PMEM_KIND:
 		return r->medium.kind;
 	}
-	return HC_EINVAL;
+	return r->backing ? of_backing(r->backing, what) : HC_EINVAL;
 }
 
 static u32 image_tsc(struct vm_pmem *p, u32 part)
@@ -144,6 +175,8 @@ s64 pmem_hypercall(struct vcpu *vcpu, u64 what, u64 number, u64 argument)
 		return vm->pmem ? vm->pmem->count : 0;
 	case HC_PMEM_CUT:
 		return pmem_cut(vm) ? HC_EINVAL : 0;
+	case HC_PMEM_POWER_LOSS:
+		return pmem_power_loss(vm) ? HC_EINVAL : 0;
 	case HC_PMEM_CUT_WITHIN:
 		return pmem_cut_within(vm, argument, number) ? HC_EINVAL : 0;
 	case HC_PMEM_IMAGE:

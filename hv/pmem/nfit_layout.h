@@ -75,6 +75,10 @@ struct nfit_caps_part {
 	u32 caps, reserved2;
 } __packed;
 
+#define NFIT_STATE_SAVE_FAILED	  BIT(0) /* nfit_mapping_part.state (table 5.129) */
+#define NFIT_STATE_RESTORE_FAILED BIT(1)
+#define NFIT_STATE_NOT_ARMED	  BIT(3)
+
 #define NFIT_CAP_CACHE_FLUSH  BIT(0) /* CPU caches reach the media on power loss */
 #define NFIT_CAP_MEMORY_FLUSH BIT(1) /* memory controllers' queues do */
 #define NFIT_CAP_MIRROR	      BIT(2)

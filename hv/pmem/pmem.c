@@ -4,6 +4,7 @@
 #include "lib/log.h"
 #include "lib/string.h"
 #include "mem/frame.h"
+#include "pmem/backing.h"
 #include "pmem/internal.h"
 #include "pmem/nfit.h"
 #include "pmem/nfit_layout.h"
@@ -19,6 +20,7 @@ static const struct boot_info *machine;
 static struct nfit host;		 /* empty without an NFIT, or with a bad one */
 static u32 range_owner[NFIT_MAX_RANGES]; /* VM id + 1; VMs are created one after the other */
 static struct vm_pmem *kept[BOOT_MAX_VMS];
+static bool power_fails; /* atomic: the machine's */
 
 #define KEPT_BYTES ALIGN_UP(sizeof(struct vm_pmem), PAGE_SIZE)
 
@@ -56,6 +58,8 @@ void pmem_init(const struct boot_info *boot)
 	u32 where;
 
 	machine = boot;
+	power_fails = false;
+	backing_init(boot);
 	memset(&host, 0, sizeof(host));
 	memset(range_owner, 0, sizeof(range_owner));
 	if (!table)
@@ -166,6 +170,20 @@ static int take_ram(struct pmem_region *r, u64 bytes)
 	return err;
 }
 
+/* Without one it stays volatile. */
+static void take_backing(struct vm *vm, struct pmem_region *r, u32 number)
+{
+	r->backing = backing_create(vm, number, r->medium.bytes, phys_to_ptr(r->medium.base),
+				    phys_to_ptr(r->labels), PMEM_LABELS_STRIDE);
+	if (r->backing)
+		r->medium.caps = NFIT_CAP_CACHE_FLUSH | NFIT_CAP_MEMORY_FLUSH;
+}
+
+static bool may_persist(const struct boot_pmem *config)
+{
+	return config->source != BOOT_PMEM_RAM || config->saved;
+}
+
 static int take_medium(struct vm *vm, struct pmem_region *r, u32 number)
 {
 	const struct boot_pmem *config = &vm->config->pmem[number];
@@ -174,9 +192,9 @@ static int take_medium(struct vm *vm, struct pmem_region *r, u32 number)
 	if (r->medium.kind)
 		return 0;
 	/* What does not persist is no NVDIMM: neither hints nor labels. */
-	if (config->source != BOOT_PMEM_RAM && !r->hints.v && frame_alloc_page(FRAME_HV, &r->hints))
+	if (may_persist(config) && !r->hints.v && frame_alloc_page(FRAME_HV, &r->hints))
 		return ERR_NOMEM;
-	if (config->source != BOOT_PMEM_RAM && !r->labels.v) {
+	if (may_persist(config) && !r->labels.v) {
 		err = take_frames(PMEM_LABELS_STRIDE, &r->labels);
 		if (err)
 			return err;
@@ -187,6 +205,8 @@ static int take_medium(struct vm *vm, struct pmem_region *r, u32 number)
 		break;
 	case BOOT_PMEM_RAM:
 		err = take_ram(r, config->bytes);
+		if (!err && config->saved)
+			take_backing(vm, r, number);
 		break;
 	case BOOT_PMEM_MODEL:
 		err = take_model(vm, r, config->bytes, number);
@@ -200,7 +220,7 @@ static int take_medium(struct vm *vm, struct pmem_region *r, u32 number)
 
 static bool persists(const struct pmem_region *r)
 {
-	return r->medium.kind != MEDIUM_RAM;
+	return r->medium.kind != MEDIUM_RAM || r->backing;
 }
 
 static u32 best_mode(const struct medium *m)
@@ -214,22 +234,25 @@ static int add_region(struct vm *vm, u32 number, gpa_t base)
 {
 	struct pmem_region *r = &vm->pmem->region[number];
 	bool model = r->medium.kind == MEDIUM_MODEL;
+	gpa_t labels = gpa(PMEM_LABELS_BASE + number * PMEM_LABELS_STRIDE);
 	int err;
 
 	r->base = base;
-	err = space_add_pmem(vm, base, r->medium.bytes, r->medium.base, model ? PAGE_SIZE : SIZE_1G,
-			     number);
+	err = space_add_pmem(vm, base, r->medium.bytes, r->medium.base,
+			     model || r->backing ? PAGE_SIZE : SIZE_1G, number);
 	if (!err && model)
 		space_track_pmem(vm, base, &r->opened);
 	if (err || !persists(r))
 		return err;
 	err = space_add_window(vm, pmem_hints_at(number), PAGE_SIZE, number);
 	if (!err)
-		err = space_add_pmem(vm, gpa(PMEM_LABELS_BASE + number * PMEM_LABELS_STRIDE),
-				     PMEM_LABELS_STRIDE, r->labels, PAGE_SIZE,
+		err = space_add_pmem(vm, labels, PMEM_LABELS_STRIDE, r->labels, PAGE_SIZE,
 				     PMEM_REGIONS + number);
 	if (!err)
 		pmem_map_hints(vm, number);
+	/* Not armed, it runs all the same, and says so in the NFIT. */
+	if (!err && r->backing)
+		backing_start(vm, r->backing, base, labels);
 	return err;
 }
 
@@ -242,6 +265,7 @@ static void announce(const struct vm *vm, u32 number)
 	log_info("vm %s: NVDIMM %u: %llu MiB at %#llx: %s; %s", vm->config->name, number,
 		 (unsigned long long)(r->medium.bytes / MIB), (unsigned long long)r->base.v,
 		 r->medium.kind == MEDIUM_REAL ? "of the host"
+		 : r->backing		       ? "lent RAM, saved to a partition"
 		 : r->medium.kind == MEDIUM_MODEL
 			 ? "modelled, lost when the machine is switched off"
 			 : "lent RAM, VOLATILE: lost when the machine is "
@@ -306,8 +330,13 @@ u32 pmem_nfit(const struct vm *vm, u8 out[VNFIT_MAX])
 	for (u32 i = 0; i < vm->pmem->count; i++) {
 		const struct pmem_region *r = &vm->pmem->region[i];
 
-		region[i] = (struct vnfit_region){r->base.v, r->medium.bytes, persists(r),
-						  pmem_hints_at(i).v, vm->id << 8 | i};
+		region[i] =
+			(struct vnfit_region){.base = r->base.v,
+					      .bytes = r->medium.bytes,
+					      .persists = persists(r),
+					      .hints = pmem_hints_at(i).v,
+					      .state = r->backing ? backing_state(r->backing) : 0,
+					      .serial = vm->id << 8 | i};
 		if (persists(r))
 			caps &= r->medium.caps;
 	}
@@ -339,13 +368,33 @@ void pmem_stop(struct vm *vm)
 		if (vm->pmem->cut)
 			medium_cut(&r->medium);
 		medium_unlock(&r->medium);
+		if (r->backing)
+			backing_stop(vm, r->backing, i, vm->pmem->loss || power_fails);
 		/* A guest that does nothing but restart fills no log. */
 		if (r->medium.controllers && !vm->restart)
 			log_flushes(vm, i);
 	}
 	vm->pmem->cuts += vm->pmem->cut;
 	vm->pmem->cut = 0;
+	vm->pmem->loss = 0;
 	vm->pmem->cut_at = PMEM_NEVER;
+}
+
+int pmem_power_loss(struct vm *vm)
+{
+	for (u32 i = 0; vm->pmem && i < vm->pmem->count; i++) {
+		if (!vm->pmem->region[i].backing)
+			continue;
+		__atomic_store_n(&vm->pmem->loss, 1, __ATOMIC_RELAXED);
+		vm_restart(vm, "modelled power failure");
+		return 0;
+	}
+	return ERR_INVAL;
+}
+
+void pmem_power_fails(void)
+{
+	__atomic_store_n(&power_fails, true, __ATOMIC_RELAXED);
 }
 
 _Static_assert(PMEM_REGIONS == BOOT_MAX_PMEM, "boot_info.h");

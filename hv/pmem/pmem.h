@@ -21,18 +21,20 @@
 #include "pmem/medium.h"
 #include "pmem/vnfit.h"
 
+struct backing; /* backing.h */
 struct vcpu;
 struct vm;
 
 struct pmem_region {
 	struct medium medium;
 	gpa_t base;
-	u32 mode;	     /* HC_PMEM_MODE_*; atomic */
-	u32 range;	     /* MEDIUM_REAL: index in the host's NFIT */
-	u64 writes;	     /* atomic: to the hint page, trapped */
-	hpa_t hints;	     /* RAM that the page shows in modes NONE and TRAP */
-	hpa_t labels;	     /* PMEM_LABELS_STRIDE bytes */
-	struct marks opened; /* a model's pages that are mapped writable */
+	u32 mode;		 /* HC_PMEM_MODE_*; atomic */
+	u32 range;		 /* MEDIUM_REAL: index in the host's NFIT */
+	u64 writes;		 /* atomic: to the hint page, trapped */
+	hpa_t hints;		 /* RAM that the page shows in modes NONE and TRAP */
+	hpa_t labels;		 /* PMEM_LABELS_STRIDE bytes */
+	struct marks opened;	 /* a model's pages that are mapped writable */
+	struct backing *backing; /* lent RAM that is saved; or NULL */
 };
 
 #define PMEM_NEVER (~0ull)
@@ -40,6 +42,7 @@ struct pmem_region {
 struct vm_pmem {
 	u32 count;
 	u32 cut;   /* atomic: power fails when the VM has stopped */
+	u32 loss;  /* atomic: the same for what is saved then (pmem_power_loss()) */
 	u32 ticks; /* atomic: calls of pmem_tick() */
 	u32 cuts;  /* failures of power so far */
 	/* A failure of power to come (cut.c): host TSC, or PMEM_NEVER; atomic. */
@@ -96,6 +99,15 @@ int pmem_image_instead(struct vm *vm, u64 of, u64 in);
 #define PMEM_CUT_MAX BIT64(48)
 int pmem_cut(struct vm *vm);
 int pmem_cut_within(struct vm *vm, u64 ticks, u64 seed);
+
+/*
+ * A power supply says that it is about to fail, for a VM with saved regions (else ERR_INVAL): the
+ * VM stops where it is, they are saved with what energy is left (pmem_power_loss_sectors of the
+ * configuration), memory is lost, and the VM starts again. pmem_power_fails(): the same for the
+ * whole machine; the caller ends all VMs (vm_shut_down()).
+ */
+int pmem_power_loss(struct vm *vm);
+void pmem_power_fails(void);
 
 /*
  * Time for a modelled medium's queues to drain a little, or for its power to fail: now and then, on

@@ -38,6 +38,7 @@ static u8 *put_region(u8 *to, const struct vnfit_region *r, u32 n)
 		.control = number,
 		.bytes = r->bytes,
 		.ways = 1,
+		.state = r->state,
 	};
 	struct nfit_control_part control = {
 		.part = {NFIT_CONTROL, sizeof(control)},

@@ -14,6 +14,7 @@ struct vnfit_region {
 	u64 base, bytes; /* guest-physical */
 	bool persists;	 /* else the range says that it is volatile */
 	u64 hints;	 /* guest-physical, of the first of PMEM_HINTS */
+	u16 state;	 /* NFIT_STATE_* of the NVDIMM */
 	u32 serial;	 /* of the NVDIMM, 24 bits: the same each time the VM starts */
 };
 

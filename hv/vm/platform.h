@@ -113,6 +113,9 @@ void platform_console_input(struct vm *vm);
 void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes);
 void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes);
 void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes);
+/* pmem/: the guest writes to a page that it may not write to yet (space_bound_pmem()). 0: it may
+ * now, or is to try again; ERR_NOMEM. */
+int pmem_open(struct vm *vm, u32 number, u64 page);
 s64 pmem_hypercall(struct vcpu *vcpu, u64 what, u64 number, u64 argument);
 
 /*

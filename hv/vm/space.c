@@ -162,6 +162,11 @@ void space_track_pmem(struct vm *vm, gpa_t base, struct marks *opened)
 	region_at(&vm->space, base)->opened = opened;
 }
 
+void space_bound_pmem(struct vm *vm, gpa_t base)
+{
+	region_at(&vm->space, base)->bounded = true;
+}
+
 static inline const struct region *find(const struct space *space, gpa_t at)
 {
 	for (u32 i = 0; i < space->region_count; i++) {
@@ -285,23 +290,60 @@ static enum fault_result ram_fault(struct vcpu *vcpu, const struct region *regio
 	return FAULT_RETRY;
 }
 
+static int map_page(struct space *space, const struct region *region, u64 number, bool write)
+{
+	gpa_t page = gpa_add(region->base, number * PAGE_SIZE);
+
+	if (write)
+		marks_add(region->opened, number);
+	ept_reserve(&space->view, FAULT_RESERVE);
+	return ept_map(&space->view, page, ram_frame(region, page), PAGE_SIZE,
+		       write ? EPT_RWX : EPT_R | EPT_X, EPT_WB);
+}
+
+int space_open_page(struct vm *vm, gpa_t base, u64 page)
+{
+	int err;
+
+	spin_lock(&vm->space.lock);
+	err = map_page(&vm->space, region_at(&vm->space, base), page, true);
+	spin_unlock(&vm->space.lock);
+	return err;
+}
+
+u64 space_close_page(struct vm *vm, gpa_t base, u64 from)
+{
+	struct space *space = &vm->space;
+	u64 page;
+
+	spin_lock(&space->lock);
+	page = marks_take(region_at(space, base)->opened, from);
+	if (page != MARKS_NONE)
+		ept_protect(&space->view, gpa_add(base, page * PAGE_SIZE), PAGE_SIZE,
+			    EPT_R | EPT_X);
+	spin_unlock(&space->lock);
+	if (page != MARKS_NONE)
+		ept_sync(&space->view, this_cpu()->index, cpu_count);
+	return page;
+}
+
 /* Writes are followed: writable only from the first of them on. */
 static enum fault_result pmem_fault(struct vcpu *vcpu, const struct region *region,
 				    const struct ept_fault *fault)
 {
 	struct space *space = &vcpu->vm->space;
-	gpa_t page = gpa(fault->addr.v & PAGE_MASK);
+	u64 number = (fault->addr.v - region->base.v) / PAGE_SIZE;
 	int err;
 
 	if (!region->opened)
 		return ram_fault(vcpu, region, fault);
-	spin_lock(&space->lock);
-	if (fault->write)
-		marks_add(region->opened, (page.v - region->base.v) / PAGE_SIZE);
-	ept_reserve(&space->view, FAULT_RESERVE);
-	err = ept_map(&space->view, page, ram_frame(region, page), PAGE_SIZE,
-		      fault->write ? EPT_RWX : EPT_R | EPT_X, EPT_WB);
-	spin_unlock(&space->lock);
+	if (fault->write && region->bounded) {
+		err = pmem_open(vcpu->vm, region->device, number);
+	} else {
+		spin_lock(&space->lock);
+		err = map_page(space, region, number, fault->write);
+		spin_unlock(&space->lock);
+	}
 	if (err) {
 		vcpu_fatal(vcpu, "no memory for EPT tables (error %d)", err);
 		return FAULT_FATAL;

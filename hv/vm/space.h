@@ -31,6 +31,7 @@ struct region {
 	hpa_t frame;	      /* PMEM, WINDOW: what it is mapped to, contiguous */
 	u64 leaf;	      /* PMEM: largest EPT leaf: 4 KiB where writes have to be told apart */
 	struct marks *opened; /* PMEM: pages that are mapped writable; NULL: nobody wants to know */
+	bool bounded;	      /* PMEM: pmem/ opens pages */
 	u64 perms;	      /* WINDOW: EPT_* */
 	u32 type;	      /* WINDOW: enum ept_memtype */
 };
@@ -97,6 +98,16 @@ int space_add_pmem(struct vm *vm, gpa_t base, u64 bytes, hpa_t frame, u64 leaf, 
  */
 void space_track_pmem(struct vm *vm, gpa_t base, struct marks *opened);
 void space_close_pmem(struct vm *vm, gpa_t base, struct marks *written);
+
+/*
+ * The same for one page at a time, where pmem/ wants a say in which are writable: the first write
+ * to a page of a region that is followed calls pmem_open() (vm/platform.h). space_open_page() maps
+ * it writable: 0 or ERR_NOMEM. space_close_page() closes the first open one from `from` on, numbers
+ * of pages of the region, and returns it, or MARKS_NONE. For both: one caller at a time.
+ */
+void space_bound_pmem(struct vm *vm, gpa_t base);
+int space_open_page(struct vm *vm, gpa_t base, u64 page);
+u64 space_close_page(struct vm *vm, gpa_t base, u64 from);
 
 /*
  * A window: perms that the processor offers, without W if writes are to be emulated (vm/platform.h,

@@ -129,13 +129,26 @@
 #define HC_PMEM_IMAGE_TSC   15
 #define HC_PMEM_CUTS	    11 /* failures of power since the machine was started; n is ignored */
 #define HC_PMEM_CUT_RIP	    12 /* where the last CUT_WITHIN caught vCPU 0; 0: it was halted */
-#define HC_PMEM_MODE_NONE   0
-#define HC_PMEM_MODE_DIRECT 1
-#define HC_PMEM_MODE_TRAP   2
-#define HC_PMEM_KIND_HOST   1
-#define HC_PMEM_KIND_RAM    2
-#define HC_PMEM_KIND_MODEL  3
-#define HC_COUNT	    10
+/*
+ * For a region that is saved to a partition. POWER_LOSS (of the VM, n is ignored): the power supply
+ * says that it is about to fail: the VM stops where it is, its saved regions are saved in the time
+ * that is left (`pmem_power_loss_sectors`), all of their memory is lost, and it starts again with
+ * what has been saved. (The call may return before its CPU stops.)
+ */
+#define HC_PMEM_POWER_LOSS    16
+#define HC_PMEM_DIRTY	      17 /* pages that a save would have to write now */
+#define HC_PMEM_BUDGET	      18 /* pages that DIRTY never exceeds */
+#define HC_PMEM_MOST_DIRTY    19 /* the highest it has been */
+#define HC_PMEM_GENERATION    20 /* number of the last complete save */
+#define HC_PMEM_SAVE_STATE    21 /* the NVDIMM's state flags, as in the NFIT */
+#define HC_PMEM_SAVED_SECTORS 22 /* what the last save wrote */
+#define HC_PMEM_MODE_NONE     0
+#define HC_PMEM_MODE_DIRECT   1
+#define HC_PMEM_MODE_TRAP     2
+#define HC_PMEM_KIND_HOST     1
+#define HC_PMEM_KIND_RAM      2
+#define HC_PMEM_KIND_MODEL    3
+#define HC_COUNT	      10
 /*
  * A program without CPL 0 that may use the port, root's of a Linux guest for example, reaches
  * HC_STAT and HC_PMEM by a 4-byte IN from it: registers as for VMCALL, but the third argument in

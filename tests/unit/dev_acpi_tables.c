@@ -240,10 +240,10 @@ static void info(void **state)
 static void install_nvdimms(u32 count, u32 caps)
 {
 	static const struct vnfit_region region[PMEM_REGIONS] = {
-		{4 * GIB, 64 * MIB, true, PMEM_HINTS_BASE, 0x100},
-		{5 * GIB, 2 * MIB, false, PMEM_HINTS_BASE + 0x1000, 0x101},
-		{6 * GIB, 4 * GIB, true, PMEM_HINTS_BASE + 0x2000, 0x102},
-		{10 * GIB, 2 * MIB, true, PMEM_HINTS_BASE + 0x3000, 0x103},
+		{4 * GIB, 64 * MIB, true, PMEM_HINTS_BASE, 0, 0x100},
+		{5 * GIB, 2 * MIB, false, PMEM_HINTS_BASE + 0x1000, 0, 0x101},
+		{6 * GIB, 4 * GIB, true, PMEM_HINTS_BASE + 0x2000, 0, 0x102},
+		{10 * GIB, 2 * MIB, true, PMEM_HINTS_BASE + 0x3000, 0, 0x103},
 	};
 	u8 parts[VNFIT_MAX];
 	struct acpi_config config = {.vcpus = 2, .nvdimms = BIT(count) - 1, .nfit = parts};

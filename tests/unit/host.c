@@ -109,6 +109,13 @@ u32 hypercall_by_port(struct vcpu *vcpu);
 void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes);
 void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes);
 void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes);
+int pmem_open(struct vm *vm, u32 number, u64 page);
+
+int disk_init(void);
+u64 disk_sectors(void);
+int disk_read(u64 lba, u32 count, void *to);
+int disk_write(u64 lba, u32 count, const void *from);
+int disk_flush(void);
 
 int pmem_create(struct vm *vm);
 void pmem_stop(struct vm *vm);
@@ -166,6 +173,37 @@ __attribute__((weak)) void pmem_window_read(struct vcpu *vcpu, u32 number, u64 o
 __attribute__((weak)) void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes)
 {
 	abort();
+}
+
+__attribute__((weak)) int pmem_open(struct vm *vm, u32 number, u64 page)
+{
+	abort();
+}
+
+/* A machine without a disk. */
+__attribute__((weak)) int disk_init(void)
+{
+	return ERR_NODEV;
+}
+
+__attribute__((weak)) u64 disk_sectors(void)
+{
+	return 0;
+}
+
+__attribute__((weak)) int disk_read(u64 lba, u32 count, void *to)
+{
+	return ERR_NODEV;
+}
+
+__attribute__((weak)) int disk_write(u64 lba, u32 count, const void *from)
+{
+	return ERR_NODEV;
+}
+
+__attribute__((weak)) int disk_flush(void)
+{
+	return ERR_NODEV;
 }
 
 __attribute__((weak)) void platform_work(struct vcpu *vcpu)
