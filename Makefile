@@ -68,13 +68,14 @@ $(BUILD)/hv/zydis/%.o: $(ZYDIS_DIR)/src/%.c
 	$(CC) -std=gnu11 -O2 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pic \
 		-fcf-protection=none -fno-stack-protector -fno-asynchronous-unwind-tables -w \
 		$(ZYDIS_DEFS) $(ZYDIS_INC) -I$(ZYDIS_DIR)/src -c $< -o $@
-# These two sets of instructions use XMM registers: hv/x86/simd.h. Nothing else may.
+# These two sets of instructions use XMM registers: hv/x86/simd.h. Nothing else may. The stack behind
+# an exit is aligned to 8 bytes only.
 BEARSSL_SIMD := $(BUILD)/hv/bearssl/symcipher/aes_x86ni.o $(BUILD)/hv/bearssl/symcipher/aes_x86ni_ctr.o \
 	$(BUILD)/hv/bearssl/hash/ghash_pclmul.o
 $(BUILD)/hv/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -ffreestanding -mno-red-zone -mcmodel=kernel -fno-pic -fcf-protection=none \
-		$(if $(filter $@,$(BEARSSL_SIMD)),-mno-avx,-mgeneral-regs-only) -fno-stack-protector \
+		$(if $(filter $@,$(BEARSSL_SIMD)),-mno-avx -mstackrealign,-mgeneral-regs-only) -fno-stack-protector \
 		-fno-asynchronous-unwind-tables -w -DBR_USE_UNIX_TIME=0 -DBR_USE_URANDOM=0 \
 		$(BEARSSL_INC) -I$(BEARSSL_DIR)/src -c $< -o $@
 $(BEARSSL_DIR)/src/%.c: | $(BEARSSL_DIR)/.stamp ;

@@ -129,7 +129,7 @@ static int cmpxchg_in_word(struct vm *vm, gpa_t at, const void *expected, const 
 	int error = guest_read(vm, base, old, 8);
 
 	if (error)
-		return error;
+		return error == ERR_AGAIN ? 1 : error;
 	if (memcmp(old + offset, expected, len))
 		return 1;
 	memcpy(new, old, 8);
@@ -139,7 +139,7 @@ static int cmpxchg_in_word(struct vm *vm, gpa_t at, const void *expected, const 
 	/* A neighbour in the word changing counts as a lost race too: the guest simply tries again.
 	 */
 	error = guest_cmpxchg(vm, base, 8, old_word, new_word);
-	return error == ERR_BUSY ? 1 : error;
+	return error == ERR_BUSY || error == ERR_AGAIN ? 1 : error;
 }
 
 static int op_cmpxchg(void *ctx, gpa_t at, const void *expected, const void *desired,

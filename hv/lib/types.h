@@ -50,6 +50,7 @@ enum {
 	ERR_PERM = -1,
 	ERR_NOENT = -2,
 	ERR_IO = -5,
+	ERR_AGAIN = -11,
 	ERR_NOMEM = -12,
 	ERR_FAULT = -14,
 	ERR_BUSY = -16,

@@ -192,8 +192,10 @@ struct pager *pager_init(void *memory, const struct pager_config *config,
 	for (u32 f = 0; f < config->frames; f++)
 		release(p, f);
 	/* Eviction begins early enough that a free frame is there when a fault needs one. */
-	p->low = MAX(PAGER_BATCH / 2, MIN(config->frames / 32, 1024u));
-	p->high = p->low + PAGER_BATCH;
+	if (config->frames < config->pages) {
+		p->low = MAX(PAGER_BATCH / 2, MIN(config->frames / 32, 1024u));
+		p->high = p->low + PAGER_BATCH;
+	}
 	return p;
 }
 
@@ -645,6 +647,14 @@ bool pager_prefetch(struct pager *p, u32 page)
 enum pager_state pager_state(const struct pager *p, u32 page)
 {
 	return state_of(p, page);
+}
+
+bool pager_is_under_way(const struct pager *p, u32 page)
+{
+	enum pager_state state = state_of(p, page);
+
+	return state == PAGER_COMING ||
+	       (state == PAGER_LEAVING && (p->frame[p->page[page] & PAGE_FRAME].flags & F_POSTED));
 }
 
 u32 pager_free(const struct pager *p)

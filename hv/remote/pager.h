@@ -143,6 +143,8 @@ u32 pager_trend(struct pager *p, u32 vcpu, u64 linear_page, bool hit, s64 *strid
 bool pager_prefetch(struct pager *p, u32 page);
 
 enum pager_state pager_state(const struct pager *p, u32 page);
+/* Who wants it, or wants to write to it, has to wait. */
+bool pager_is_under_way(const struct pager *p, u32 page);
 u32 pager_free(const struct pager *p);
 u32 pager_under_way(const struct pager *p); /* queued or posted */
 u32 pager_queued(const struct pager *p);    /* of these: not posted */

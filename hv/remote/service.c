@@ -62,13 +62,3 @@ void roce_serviced(u64 now)
 		remote_work(now);
 	}
 }
-
-/* Until the pager is there: nobody has stores. */
-__attribute__((weak)) void remote_work(u64 now)
-{
-}
-
-__attribute__((weak)) u64 remote_deadline(void)
-{
-	return RDMA_NEVER;
-}

@@ -2,6 +2,7 @@
  * Control-register exits and XSETBV. Only the bits that Umbra owns exit: CR0.NE, CD, NW and, of
  * CR4, VMXE, MCE and what the CPUID policy hides. SDM 3A 2.5, 3C 26.3, 28.1.3.
  */
+#include "vm/away.h"
 #include "vm/internal.h"
 #include "x86/asm.h"
 #include "x86/regs.h"
@@ -42,7 +43,12 @@ bool vcpu_load_pdptes(struct vcpu *vcpu, u64 cr3)
 	u64 pdpte[4];
 	u64 reserved = ~(BIT64(cpuid(0x80000008, 0).eax & 0xff) - 1) | PDPTE_RESERVED_LOW;
 
-	if (guest_read(vcpu->vm, gpa(cr3 & 0xffffffe0), pdpte, sizeof(pdpte)))
+	int err;
+
+	while ((err = guest_read(vcpu->vm, gpa(cr3 & 0xffffffe0), pdpte, sizeof(pdpte))) ==
+	       ERR_AGAIN)
+		remote_poll();
+	if (err)
 		return false;
 	for (unsigned int i = 0; i < 4; i++)
 		if ((pdpte[i] & 1) && (pdpte[i] & reserved))

@@ -180,6 +180,15 @@ static inline bool vm_is_paused(const struct vm *vm)
 	return __atomic_load_n(&vm->pause.on, __ATOMIC_ACQUIRE);
 }
 
+/* --- away.c ------------------------------------------------------------------------------------
+ */
+
+/* guest_read(), guest_write() and guest_zero() of a range within a REGION_REMOTE: 0 or ERR_AGAIN.
+ */
+int away_read(struct vm *vm, const struct region *region, gpa_t from, void *to, size_t len);
+int away_write(struct vm *vm, const struct region *region, gpa_t to, const void *from, size_t len);
+int away_zero(struct vm *vm, const struct region *region, gpa_t to, size_t len);
+
 /* --- bios.c ------------------------------------------------------------------------------------
  */
 

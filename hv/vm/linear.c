@@ -4,6 +4,7 @@
 #include <umbra/hypercall.h>
 
 #include "lib/string.h"
+#include "vm/away.h"
 #include "vm/platform.h"
 #include "vm/vm.h"
 #include "vmx/vmx.h"
@@ -75,6 +76,10 @@ int guest_walk(struct vcpu *vcpu, const struct walk_state *state, gva_t at, unsi
 	}
 	if (result == WALK_FAULT)
 		*fault = (struct guest_fault){VEC_PF, true, found.error_code, at};
+	/* From here on accesses to the page must not fail. */
+	if (unlikely(vcpu->vm->remote) && result == WALK_OK &&
+	    !remote_hold(vcpu, found.addr, access & WALK_WRITE))
+		return WALK_RETRY;
 	*out = found.addr;
 	return result;
 }
@@ -192,8 +197,14 @@ void guest_phys_read(struct vcpu *vcpu, gpa_t from, void *to, size_t bytes)
 		u64 value = ~0ull;
 
 		if (region && region_is_memory(region)) {
+			int err;
+
 			done = ram_part(region, from, bytes);
-			if (!guest_read(vcpu->vm, from, out, done))
+			/* What guest_walk() has translated is here; if not, nobody can be asked to
+			 * try again. */
+			while ((err = guest_read(vcpu->vm, from, out, done)) == ERR_AGAIN)
+				remote_poll();
+			if (!err)
 				continue;
 		}
 		if (region && region->kind == REGION_WINDOW) {
@@ -221,7 +232,8 @@ void guest_phys_write(struct vcpu *vcpu, gpa_t to, const void *from, size_t byte
 
 		if (region && region_is_memory(region)) {
 			done = ram_part(region, to, bytes);
-			guest_write(vcpu->vm, to, in, done);
+			while (guest_write(vcpu->vm, to, in, done) == ERR_AGAIN)
+				remote_poll();
 			continue;
 		}
 		if (region && region->kind == REGION_WINDOW) {

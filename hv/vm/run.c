@@ -5,6 +5,7 @@
 
 #include "lib/log.h"
 #include "lib/panic.h"
+#include "vm/away.h"
 #include "vm/internal.h"
 #include "vmx/entry_check.h"
 #include "x86/apic.h"
@@ -26,6 +27,19 @@ static __noinline int prepare_watched(struct vcpu *vcpu, u32 requests)
 	result = vcpu_prepare(vcpu);
 	watch_done(vcpu);
 	return result;
+}
+
+/* What it waits for has come, or it has to wait for something. */
+static void look_for_page(struct vcpu *vcpu)
+{
+	bool waits;
+
+	__atomic_and_fetch(&vcpu->requests, ~(u32)REQ_PAGE, __ATOMIC_SEQ_CST);
+	waits = remote_waits(vcpu);
+	if (waits && vcpu->state == VCPU_RUNNABLE)
+		vcpu->state = VCPU_WAITING;
+	else if (!waits && vcpu->state == VCPU_WAITING)
+		vcpu->state = VCPU_RUNNABLE;
 }
 
 /* Everything other CPUs and devices can ask for. */
@@ -53,6 +67,11 @@ static __noinline int serve_requests(struct vcpu *vcpu, u32 requests)
 			vcpu_state_bios(vcpu);
 		vcpu->state = vcpu->bsp ? VCPU_RUNNABLE : VCPU_WAIT_SIPI;
 	}
+	/* After the devices, which may have missed something. One that sleeps goes on sleeping. */
+	if (unlikely(__atomic_load_n(&vcpu->requests, __ATOMIC_RELAXED) & REQ_PAGE))
+		requests |= REQ_PAGE;
+	if (unlikely(requests & REQ_PAGE))
+		look_for_page(vcpu);
 	/* A SIPI counts only while it is waited for (SDM 3A 9.4.4). */
 	if ((requests & REQ_SIPI) && vcpu->state == VCPU_WAIT_SIPI) {
 		vcpu_state_sipi(vcpu, vcpu->sipi_vector);
@@ -81,6 +100,8 @@ static __noinline int serve_requests(struct vcpu *vcpu, u32 requests)
 		vmcs_write(VMCS_EPTP, vcpu->view->eptp);
 	if (requests & REQ_NMI)
 		vcpu->nmi_pending = true;
+	if (vcpu->state == VCPU_WAITING)
+		return RUN_LEAVE;
 	if (vcpu->state == VCPU_HALTED) {
 		if (!event_would_wake(vcpu))
 			return RUN_LEAVE;

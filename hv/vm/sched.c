@@ -8,6 +8,7 @@
  * with next to nothing. One that has slept is credited no more than a slice.
  */
 #include "lib/log.h"
+#include "vm/away.h"
 #include "vm/console.h"
 #include "vm/internal.h"
 #include "x86/apic.h"
@@ -27,7 +28,7 @@ struct pcpu {
 };
 
 static struct pcpu pcpus[MAX_CPUS];
-static u64 tick_tsc, quantum_tsc;
+static u64 tick_tsc, quantum_tsc, poll_tsc;
 
 /*
  * The console has no interrupt; an idle boot processor looks this often for input, or to refill the
@@ -35,6 +36,9 @@ static u64 tick_tsc, quantum_tsc;
  */
 #define IDLE_POLL_US 10000
 #define SEND_POLL_US 1500
+
+/* While a neighbour waits for a page, a busy vCPU's CPU looks this often for it. */
+#define PAGE_POLL_US 100
 
 static struct pcpu *this_pcpu(void)
 {
@@ -45,6 +49,7 @@ void sched_init(const struct boot_info *boot)
 {
 	tick_tsc = tsc_from_us(boot->options.tick_us);
 	quantum_tsc = tsc_from_us(boot->options.quantum_us);
+	poll_tsc = tsc_from_us(PAGE_POLL_US);
 }
 
 struct vcpu *sched_current(void)
@@ -151,7 +156,7 @@ static u64 earliest_timer(const struct pcpu *p)
 	u64 first = ~0ull;
 
 	for (const struct vcpu *v = first_of(p); v; v = next_of(v))
-		if (v->state == VCPU_HALTED && !vm_is_paused(v->vm))
+		if ((v->state == VCPU_HALTED || v->state == VCPU_WAITING) && !vm_is_paused(v->vm))
 			first = MIN(first, v->timer_deadline);
 	return first;
 }
@@ -161,6 +166,8 @@ void sched_deadline(struct vcpu *vcpu, u64 now)
 	const struct pcpu *p = &pcpus[vcpu->cpu];
 	u64 deadline = MIN(vcpu->timer_deadline, now + tick_tsc);
 
+	if (unlikely(remote_busy()))
+		deadline = MIN(deadline, now + poll_tsc);
 	if (p->count > 1)
 		deadline = MIN(deadline, MIN(p->slice_end, earliest_timer(p)));
 	vcpu->deadline = deadline;
@@ -180,6 +187,8 @@ int sched_tick(struct vcpu *vcpu, u64 now)
 	struct pcpu *p = &pcpus[vcpu->cpu];
 
 	console_poll();
+	if (unlikely(remote_busy()))
+		remote_poll();
 	account(p, vcpu, now);
 	if (now >= vcpu->timer_deadline)
 		platform_timers(vcpu, now);
@@ -235,6 +244,8 @@ static bool wants_cpu(struct vcpu *vcpu, u64 now)
 		return requests & (REQ_SIPI | REQ_INIT);
 	if (now >= vcpu->timer_deadline)
 		platform_timers(vcpu, now);
+	if (vcpu->state == VCPU_WAITING)
+		return requests & (REQ_PAGE | REQ_INIT);
 	if (vcpu->state == VCPU_RUNNABLE || (requests & (REQ_INIT | REQ_NMI | REQ_DEVICE)))
 		return true;
 	if (requests & REQ_TIMER)
@@ -353,7 +364,7 @@ __noreturn void sched_loop(void)
 		console_poll();
 		if (vcpu)
 			run(p, vcpu);
-		else
+		else if (!remote_poll())
 			idle(p);
 	}
 }

@@ -4,6 +4,7 @@
 #include "lib/log.h"
 #include "lib/string.h"
 #include "mem/frame.h"
+#include "vm/away.h"
 #include "vm/internal.h"
 #include "vm/load.h"
 #include "x86/cpu.h"
@@ -79,6 +80,32 @@ static int add_ram(struct vm *vm, gpa_t base, u64 bytes)
 	return back_region(vm, &region);
 }
 
+/* RAM that remote/ has: a number for each page, and all tables of 4 KiB leaves that it can need. */
+static int add_remote(struct vm *vm, gpa_t base, u64 bytes, u32 first_page)
+{
+	struct region region = {
+		.base = base, .bytes = bytes, .kind = REGION_REMOTE, .first_page = first_page};
+	int err;
+
+	if (!bytes)
+		return 0;
+	err = insert_region(&vm->space, &region);
+	/* One for each 2 MiB and each 1 GiB that it touches. */
+	return err ? err
+		   : ept_reserve(&vm->space.view, vm->space.view.reserve_count +
+							  (u32)(bytes / SIZE_2M) +
+							  (u32)(bytes / SIZE_1G) + 3);
+}
+
+static int add_all_remote(struct vm *vm, u64 low, u64 high)
+{
+	int err = add_remote(vm, gpa(0), low, 0);
+
+	if (!err)
+		err = add_remote(vm, gpa(LOAD_HIGH_BASE), high, (u32)(low / PAGE_SIZE));
+	return err ? err : remote_create(vm);
+}
+
 int space_init(struct vm *vm, u64 ram_bytes)
 {
 	struct space *space = &vm->space;
@@ -90,6 +117,8 @@ int space_init(struct vm *vm, u64 ram_bytes)
 	err = ept_view_init(&space->view, vmx_features, (u16)vm->id);
 	if (!err)
 		err = ept_reserve(&space->view, FAULT_RESERVE);
+	if (!err && vm->config->remote_count)
+		return add_all_remote(vm, low, high);
 	if (!err)
 		err = add_ram(vm, gpa(0), low);
 	if (!err)
@@ -463,10 +492,8 @@ void space_set_window(struct vm *vm, gpa_t base, hpa_t frame, u64 perms, enum ep
 typedef enum fault_result (*region_fault_fn)(struct vcpu *, const struct region *,
 					     const struct ept_fault *);
 static const region_fault_fn region_fault[REGION_KINDS] = {
-	[REGION_RAM] = ram_fault,
-	[REGION_MMIO] = mmio_fault,
-	[REGION_PMEM] = pmem_fault,
-	[REGION_WINDOW] = window_fault,
+	[REGION_RAM] = ram_fault,	[REGION_MMIO] = mmio_fault,	[REGION_PMEM] = pmem_fault,
+	[REGION_REMOTE] = remote_fault, [REGION_WINDOW] = window_fault,
 };
 
 enum fault_result space_fault(struct vcpu *vcpu, const struct ept_fault *fault)
@@ -485,7 +512,7 @@ static const struct region *whole_ram(const struct space *space, gpa_t base, u64
 
 	if (!IS_ALIGNED(base.v, PAGE_SIZE) || !IS_ALIGNED(bytes, PAGE_SIZE) || !bytes)
 		return NULL;
-	if (!region || region->kind != REGION_RAM)
+	if (!region || (region->kind != REGION_RAM && region->kind != REGION_REMOTE))
 		return NULL;
 	return bytes <= region->bytes - (base.v - region->base.v) ? region : NULL;
 }
@@ -545,7 +572,8 @@ int space_protect(struct vm *vm, gpa_t base, u64 bytes, u64 perms)
 		err = add_override(space, base, bytes, perms);
 	if (!err)
 		err = ept_protect(&space->view, base, bytes, perms);
-	if (!err)
+	/* Pages that come and go one by one stay leaves of their own. */
+	if (!err && !vm->remote)
 		merge_range(space, base, bytes);
 	spin_unlock(&space->lock);
 	ept_sync(&space->view, this_cpu()->index, cpu_count);
@@ -580,7 +608,7 @@ static inline u8 *ram_pointer(struct vm *vm, gpa_t at, size_t *left)
 	const struct region *region = find(&vm->space, at);
 
 	*left = 0;
-	if (unlikely(!region || !region_is_memory(region)))
+	if (unlikely(!region || !region_is_memory(region) || region->kind == REGION_REMOTE))
 		return NULL;
 	/* Persistent regions may end within 2 MiB, but then at the end of a page. */
 	*left = MIN(SIZE_2M - (at.v - region->base.v) % SIZE_2M,
@@ -598,6 +626,33 @@ static void note_write(struct vm *vm, gpa_t at, size_t len)
 	region = find(&vm->space, at);
 	if (region && region->kind == REGION_PMEM)
 		pmem_written(vm, region->device, at.v - region->base.v, len);
+}
+
+/*
+ * The same for a naturally aligned word, wherever it is: 0, ERR_FAULT, or ERR_AGAIN. After the
+ * access, word_close().
+ */
+static inline int word_open(struct vm *vm, gpa_t at, unsigned int size, bool write, u8 **p)
+{
+	const struct region *region;
+	size_t left; /* enough: aligned words do not cross pages */
+
+	if (!IS_ALIGNED(at.v, size))
+		return ERR_FAULT;
+	*p = ram_pointer(vm, at, &left);
+	if (likely(*p))
+		return 0;
+	region = find(&vm->space, at);
+	if (!region || region->kind != REGION_REMOTE)
+		return ERR_FAULT;
+	*p = remote_open(vm, region, at, write, false);
+	return *p ? 0 : ERR_AGAIN;
+}
+
+static inline void word_close(struct vm *vm)
+{
+	if (unlikely(vm->remote))
+		remote_close(vm);
 }
 
 static bool all_ram(struct vm *vm, gpa_t from, size_t len)
@@ -622,6 +677,8 @@ int guest_read(struct vm *vm, gpa_t from, void *to, size_t len)
 	}
 	if (!all_ram(vm, from, len))
 		return ERR_FAULT;
+	if (unlikely(!p && len))
+		return away_read(vm, find(&vm->space, from), from, to, len);
 	while (len) {
 		p = ram_pointer(vm, from, &n);
 		n = MIN(n, len);
@@ -643,6 +700,8 @@ int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len)
 		size_t n;
 		u8 *p = ram_pointer(vm, to, &n);
 
+		if (unlikely(!p))
+			return away_write(vm, find(&vm->space, to), to, in, len);
 		n = MIN(n, len);
 		memcpy(p, in, n);
 		note_write(vm, to, n);
@@ -661,6 +720,8 @@ int guest_zero(struct vm *vm, gpa_t to, size_t len)
 		size_t n;
 		u8 *p = ram_pointer(vm, to, &n);
 
+		if (unlikely(!p))
+			return away_zero(vm, find(&vm->space, to), to, len);
 		n = MIN(n, len);
 		memset(p, 0, n);
 		note_write(vm, to, n);
@@ -672,60 +733,57 @@ int guest_zero(struct vm *vm, gpa_t to, size_t len)
 
 int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value)
 {
-	size_t left; /* enough: aligned words do not cross pages */
-	const u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &left) : NULL;
+	u8 *p;
+	int err = word_open(vm, at, size, false, &p);
 
-	if (!p)
-		return ERR_FAULT;
+	if (unlikely(err))
+		return err;
 	if (size == 2)
 		*value = __atomic_load_n((const u16 *)(const void *)p, __ATOMIC_RELAXED);
 	else if (size == 4)
 		*value = __atomic_load_n((const u32 *)(const void *)p, __ATOMIC_RELAXED);
 	else
 		*value = __atomic_load_n((const u64 *)(const void *)p, __ATOMIC_RELAXED);
+	word_close(vm);
 	return 0;
 }
 
 int guest_write_word(struct vm *vm, gpa_t at, unsigned int size, u64 value)
 {
-	size_t left;
-	u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &left) : NULL;
+	u8 *p;
+	int err = word_open(vm, at, size, true, &p);
 
-	if (!p)
-		return ERR_FAULT;
+	if (unlikely(err))
+		return err;
 	if (size == 2)
 		__atomic_store_n((u16 *)(void *)p, (u16)value, __ATOMIC_RELAXED);
 	else if (size == 4)
 		__atomic_store_n((u32 *)(void *)p, (u32)value, __ATOMIC_RELAXED);
 	else
 		__atomic_store_n((u64 *)(void *)p, value, __ATOMIC_RELAXED);
+	word_close(vm);
 	note_write(vm, at, size);
 	return 0;
 }
 
 int guest_cmpxchg(struct vm *vm, gpa_t at, unsigned int size, u64 old, u64 new)
 {
-	size_t left;
-	u8 *p = IS_ALIGNED(at.v, size) ? ram_pointer(vm, at, &left) : NULL;
+	u8 *p;
+	int err = size == 4 || size == 8 ? word_open(vm, at, size, true, &p) : ERR_FAULT;
 	bool done;
 
-	if (!p)
-		return ERR_FAULT;
-	switch (size) {
-	case 4: {
+	if (unlikely(err))
+		return err;
+	if (size == 4) {
 		u32 expected = (u32)old;
 
 		done = __atomic_compare_exchange_n((u32 *)(void *)p, &expected, (u32) new, false,
 						   __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-		break;
-	}
-	case 8:
+	} else {
 		done = __atomic_compare_exchange_n((u64 *)(void *)p, &old, new, false,
 						   __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-		break;
-	default:
-		return ERR_FAULT;
 	}
+	word_close(vm);
 	if (done)
 		note_write(vm, at, size);
 	return done ? 0 : ERR_BUSY;

@@ -18,6 +18,7 @@ enum region_kind {
 	REGION_RAM,
 	REGION_MMIO,   /* `device` tells the platform which one */
 	REGION_PMEM,   /* memory like RAM on frames that pmem/ owns */
+	REGION_REMOTE, /* RAM of which some is in frames: away.h */
 	REGION_WINDOW, /* a few pages, mapped for what `perms` says: pmem/ has the rest */
 	REGION_KINDS
 };
@@ -30,6 +31,7 @@ struct region {
 	hpa_t *chunks;	      /* REGION_RAM: one per 2 MiB; heap memory owned by the space */
 	hpa_t frame;	      /* PMEM, WINDOW: what it is mapped to, contiguous */
 	u64 leaf;	      /* PMEM: largest EPT leaf: 4 KiB where writes have to be told apart */
+	u32 first_page;	      /* REMOTE: number of its first page */
 	struct marks *opened; /* PMEM: pages that are mapped writable; NULL: nobody wants to know */
 	bool bounded;	      /* PMEM: pmem/ opens pages */
 	u64 perms;	      /* WINDOW: EPT_* */
@@ -39,7 +41,8 @@ struct region {
 /* Bytes that are just memory, which guest_read() and its kin reach. */
 static inline bool region_is_memory(const struct region *region)
 {
-	return region->kind == REGION_RAM || region->kind == REGION_PMEM;
+	return region->kind == REGION_RAM || region->kind == REGION_PMEM ||
+	       region->kind == REGION_REMOTE;
 }
 
 /* What an override allows less than the region does (hypercall HC_PROTECT, later guards). */
@@ -138,7 +141,8 @@ int space_discard(struct vm *vm, gpa_t base, u64 bytes);
 /*
  * The one door to guest memory: RAM and persistent memory only, checked, copying. ERR_FAULT if any
  * byte is not RAM (then guest_read fills nothing it has not checked; guest_write may have written
- * the part before).
+ * the part before). ERR_AGAIN, of each of these functions, only in VMs with remote memory: a page
+ * is not here, and has been asked for (away.h); the part before may be done.
  */
 int guest_read(struct vm *vm, gpa_t from, void *to, size_t len);
 int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len);

@@ -3,6 +3,7 @@
  * information), 26.1.1: the exit comes before the checks of the memory operand's segment, its
  * alignment and its pages, so all of these are made here.
  */
+#include "vm/away.h"
 #include "vm/internal.h"
 #include "vm/linear.h"
 #include "x86/regs.h"
@@ -64,10 +65,16 @@ static void decode_prefixes(struct string_io *io, u32 cs_ar)
 	u32 length = MIN((u32)vmcs_read(VMCS_EXIT_INSTR_LEN), 15u);
 	struct guest_fault fault;
 	u8 bytes[15];
+	int result;
 
 	io->mask = mask_of(size);
-	if (!length || guest_linear_read(io->vcpu, gva(rip), bytes, length,
-					 WALK_FETCH | (io->mode_64 ? 0 : GUEST_WRAP_32), &fault))
+	/* What follows the decoding may not be done twice. */
+	remote_insist(true);
+	result = !length ||
+		 guest_linear_read(io->vcpu, gva(rip), bytes, length,
+				   WALK_FETCH | (io->mode_64 ? 0 : GUEST_WRAP_32), &fault);
+	remote_insist(false);
+	if (result)
 		return;
 	for (u32 i = 0; i < length; i++) {
 		switch (bytes[i]) {

@@ -7,6 +7,7 @@
  * old task as it was. After it a fault belongs to the new task, as in hardware.
  */
 #include "lib/string.h"
+#include "vm/away.h"
 #include "vm/internal.h"
 #include "vm/linear.h"
 #include "x86/asm.h"
@@ -550,6 +551,7 @@ void exit_task_switch(struct vcpu *vcpu)
 	u64 qualification = vmcs_read(VMCS_EXIT_QUALIFICATION);
 	struct task_switch s = {.vcpu = vcpu, .source = qualification >> 30 & 3};
 	struct task task;
+	int result;
 
 	event_collect(vcpu);
 	if (s.source == BY_GATE)
@@ -563,7 +565,10 @@ void exit_task_switch(struct vcpu *vcpu)
 	    !proceed(&s, translate_all(&s), false))
 		return;
 	commit(&s, &task);
-	if (!proceed(&s, enter_new_task(&s, &task), true))
+	remote_insist(true);
+	result = enter_new_task(&s, &task);
+	remote_insist(false);
+	if (!proceed(&s, result, true))
 		return;
 	/* The event has been delivered. */
 	vcpu->event.info = 0;

@@ -52,6 +52,7 @@ enum gpr {
 #define REQ_WATCH   BIT(11) /* exits are watched, or begin or cease to be: trace.c */
 #define REQ_DEVICE  BIT(12) /* a device has work that goes on: platform_work() */
 #define REQ_LOOK    BIT(13) /* somebody wants to see its registers: control.c */
+#define REQ_PAGE    BIT(14) /* a page that it needs is not here, or has come: away.h */
 
 /* Bits of vcpu->watch: for whom exits are watched. */
 #define WATCH_TRACE  BIT(0)
@@ -62,6 +63,7 @@ enum vcpu_state {
 	VCPU_HALTED,	/* HLT: woken by an interrupt, NMI, INIT */
 	VCPU_WAIT_SIPI, /* after INIT */
 	VCPU_STOPPED,	/* its VM has ended */
+	VCPU_WAITING,	/* for a page of its memory: away.h */
 };
 
 /* An event to inject, or one whose delivery an exit cut short (SDM 25.8.3, 25.9.2). */
@@ -98,6 +100,7 @@ struct vcpu {
 	u64 deadline; /* TSC at which this vCPU must exit at the latest (timers, slice, tick) */
 	u64 timer_deadline; /* TSC of its earliest virtual timer, ~0 = none; see platform.h */
 	u64 tsc_offset;
+	u32 away;	/* what page it waits for: away.h */
 	u32 pause_seen; /* vm->pause.number, once it has stopped for that pause */
 	struct ept_view *view;
 	struct event event;

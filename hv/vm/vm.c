@@ -7,6 +7,7 @@
 #include "lib/panic.h"
 #include "lib/string.h"
 #include "mem/frame.h"
+#include "vm/away.h"
 #include "vm/console.h"
 #include "vm/internal.h"
 #include "vm/load.h"
@@ -40,14 +41,23 @@ static bool closing; /* atomic: no VM starts any more */
 /* A guest that does nothing but restart fills no log: it takes milliseconds for a line. */
 #define RESTARTS_LOGGED 8
 
+/* What does not fit the VM's frames goes to its memory nodes at once. */
 static int load_write(void *ctx, gpa_t to, const void *src, u64 len)
 {
-	return guest_write(ctx, to, src, len);
+	int err;
+
+	while ((err = guest_write(ctx, to, src, len)) == ERR_AGAIN)
+		remote_poll();
+	return err;
 }
 
 static int load_zero(void *ctx, gpa_t to, u64 len)
 {
-	return guest_zero(ctx, to, len);
+	int err;
+
+	while ((err = guest_zero(ctx, to, len)) == ERR_AGAIN)
+		remote_poll();
+	return err;
 }
 
 static int load_image(struct vm *vm)
@@ -108,6 +118,7 @@ static u32 place_vcpu(const struct boot_vm *config, u32 index)
 
 static void destroy(struct vm *vm)
 {
+	remote_destroy(vm);
 	if (vm->platform)
 		platform_destroy(vm);
 	for (u32 i = 0; i < vm->vcpu_count; i++)

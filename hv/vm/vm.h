@@ -9,8 +9,9 @@
 #include "vm/space.h"
 #include "vm/vcpu.h"
 
-struct platform; /* dev/ */
-struct vm_pmem;	 /* pmem/ */
+struct platform;  /* dev/ */
+struct vm_pmem;	  /* pmem/ */
+struct vm_remote; /* remote/ */
 
 enum vm_state {
 	VM_FREE,
@@ -38,8 +39,9 @@ struct vm {
 	struct space space;
 	struct spinlock dev_lock; /* the devices that vCPUs share */
 	struct platform *platform;
-	struct vm_pmem *pmem; /* NULL: no persistent memory */
-	u32 live;	      /* atomic: vCPUs that have not yet stopped */
+	struct vm_pmem *pmem;	  /* NULL: no persistent memory */
+	struct vm_remote *remote; /* NULL: all its memory is here */
+	u32 live;		  /* atomic: vCPUs that have not yet stopped */
 	u32 exit_status; /* as scripts/run reports it: (v << 1) | 1 for port 0xf4, 0 power-off */
 	bool restart;	 /* come up again instead of ending */
 	u32 restarts;

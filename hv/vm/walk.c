@@ -88,13 +88,16 @@ static int page_fault(const struct walk_state *state, unsigned int access, u32 w
 	return WALK_FAULT;
 }
 
-static inline u64 read_entry(struct vm *vm, gpa_t at, unsigned int bytes)
+/* ERR_AGAIN: it is not here (vm/away.h). */
+static inline int read_entry(struct vm *vm, gpa_t at, unsigned int bytes, u64 *value)
 {
-	u64 value;
+	int err = guest_read_word(vm, at, bytes, value);
 
-	if (guest_read_word(vm, at, bytes, &value))
-		return ~0ull >> (64 - 8 * bytes);
-	return value;
+	if (unlikely(err == ERR_AGAIN))
+		return err;
+	if (err)
+		*value = ~0ull >> (64 - 8 * bytes);
+	return 0;
 }
 
 static inline unsigned int entry_bytes(enum paging paging)
@@ -103,7 +106,8 @@ static inline unsigned int entry_bytes(enum paging paging)
 }
 
 /*
- * Reads the entries down to the page. WALK_OK, or WALK_FAULT if there is no translation. Inlined
+ * Reads the entries down to the page. WALK_OK, WALK_FAULT if there is no translation, or WALK_RETRY
+ * if a table is not here. Inlined
  * for each kind of paging, which is a constant then.
  */
 static inline __attribute__((always_inline)) int descend(struct vm *vm,
@@ -135,7 +139,9 @@ static inline __attribute__((always_inline)) int descend(struct vm *vm,
 		shift -= index_bits;
 		index = linear >> shift & ((1u << index_bits) - 1);
 		step->at = gpa(table + index * entry_bytes(paging));
-		step->value = entry = read_entry(vm, step->at, entry_bytes(paging));
+		if (unlikely(read_entry(vm, step->at, entry_bytes(paging), &entry)))
+			return WALK_RETRY;
+		step->value = entry;
 		if (!(entry & PTE_P))
 			return page_fault(state, access, 0, out);
 		large = level > 1 && (entry & PTE_PS) && large_pages;
@@ -235,8 +241,10 @@ int walk(struct vm *vm, const struct walk_state *state, gva_t at, unsigned int a
 	if (state->cr4 & CR4_REFUSED)
 		return ERR_NOSYS;
 	for (unsigned int i = 0; i <= WALK_MAX_RESTARTS; i++) {
-		if (read_path(vm, state, linear, access, &path, out))
-			return WALK_FAULT;
+		int result = read_path(vm, state, linear, access, &path, out);
+
+		if (result)
+			return result;
 		if (!allowed(state, &path, access))
 			return page_fault(state, access, PF_P, out);
 		if ((access & WALK_PROBE) || set_flags(vm, &path, access)) {

@@ -9,6 +9,7 @@
 #include "lib/log.h"
 #include "lib/panic.h"
 #include "mem/frame.h"
+#include "vm/away.h"
 #include "vm/space.h"
 
 uint64_t host_direct_map;
@@ -208,4 +209,73 @@ __attribute__((weak)) int disk_flush(void)
 
 __attribute__((weak)) void platform_work(struct vcpu *vcpu)
 {
+}
+
+/* A machine without remote memory. */
+__attribute__((weak)) int remote_create(struct vm *vm)
+{
+	return ERR_NODEV;
+}
+
+__attribute__((weak)) void remote_destroy(struct vm *vm)
+{
+}
+
+__attribute__((weak)) enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
+						     const struct ept_fault *fault)
+{
+	abort();
+}
+
+__attribute__((weak)) u8 *remote_open(struct vm *vm, const struct region *region, gpa_t at,
+				      bool write, bool whole)
+{
+	abort();
+}
+
+__attribute__((weak)) void remote_close(struct vm *vm)
+{
+	abort();
+}
+
+__attribute__((weak)) bool remote_hold(struct vcpu *vcpu, gpa_t at, bool write)
+{
+	abort();
+}
+
+__attribute__((weak)) bool remote_waits(struct vcpu *vcpu)
+{
+	return false;
+}
+
+__attribute__((weak)) void remote_insist(bool on)
+{
+}
+
+__attribute__((weak)) bool remote_poll(void)
+{
+	return false;
+}
+
+__attribute__((weak)) bool remote_busy(void)
+{
+	return false;
+}
+
+__attribute__((weak)) int away_read(struct vm *vm, const struct region *region, gpa_t from,
+				    void *to, size_t len)
+{
+	abort();
+}
+
+__attribute__((weak)) int away_write(struct vm *vm, const struct region *region, gpa_t to,
+				     const void *from, size_t len)
+{
+	abort();
+}
+
+__attribute__((weak)) int away_zero(struct vm *vm, const struct region *region, gpa_t to,
+				    size_t len)
+{
+	abort();
 }

@@ -17,6 +17,7 @@
 
 #define PHYS (192 * MIB)
 
+static const struct boot_vm config;
 static struct vm vm;
 static struct vcpu vcpu = {.vm = &vm};
 static u64 frames_free;
@@ -69,6 +70,7 @@ static void start_machine(u64 bytes, u64 features)
 	frames_free = free_frames();
 	vmx_features = features;
 	memset(&vm, 0, sizeof(vm));
+	vm.config = &config;
 	vm.id = 5;
 	vm.vcpu[0] = &vcpu;
 	vm.vcpu_count = 1;

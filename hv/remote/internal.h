@@ -1,0 +1,52 @@
+/* What remote.c and fault.c share: see remote.h. */
+#pragma once
+
+#include "remote/remote.h"
+#include "vm/away.h"
+#include "vm/vm.h"
+
+#define HELD_PAGES 16u
+
+struct vm_remote {
+	struct vm *vm;
+	struct pager *pager; /* vm->space.lock */
+	u64 pager_bytes;
+	hpa_t *chunk; /* the VM's frames, in pieces of 2 MiB */
+	u32 frames, pages;
+	bool flags; /* the view keeps accessed and dirty flags */
+	/* Pages that each vCPU's exit relies on; by its own CPU, with the space's lock. */
+	struct {
+		u32 count;
+		u32 page[HELD_PAGES];
+	} held[BOOT_MAX_VCPUS];
+	/* With the network's lock. */
+	struct store *store;
+	u64 store_bytes;
+	u64 now;      /* of the last round */
+	u64 retry_at; /* a write has found no room: those who wait for frames try again; 0: none */
+	bool paused, corrupt, stalled;
+	/* Counters. */
+	u64 evictions;
+	u64 work_tsc, timed;
+};
+
+/* vm->space.lock held: into the view, with the rights that the VM has left to it. 0 or ERR_NOMEM.
+ */
+int remote_map(struct vm_remote *r, u32 page, const struct pager_place *place);
+/* vm->space.lock held: a page has come or gone, or AWAY_FRAME: whoever waits for it looks again. */
+void remote_wake(struct vm_remote *r, u32 away);
+/* No lock held: posts what the pager has queued, and lets it out. */
+void remote_post(struct vm_remote *r);
+/* No lock held: evicts until there are frames, or all of them are on their way. */
+void remote_evict(struct vm_remote *r);
+
+static inline struct spinlock *remote_lock(struct vm_remote *r)
+{
+	return &r->vm->space.lock;
+}
+
+static inline hpa_t remote_frame(const struct vm_remote *r, u32 frame)
+{
+	return hpa_add(r->chunk[frame / (SIZE_2M / PAGE_SIZE)],
+		       frame % (SIZE_2M / PAGE_SIZE) * PAGE_SIZE);
+}

@@ -1,0 +1,391 @@
+/* Remote memory of VMs: their life, and the side of the network. See remote.h. */
+#include "remote/remote.h"
+
+#include "lib/log.h"
+#include "lib/string.h"
+#include "mem/frame.h"
+#include "net/net.h"
+#include "remote/internal.h"
+#include "vm/control.h"
+#include "vmx/caps.h"
+#include "x86/asm.h"
+#include "x86/entropy.h"
+
+#define NS_PER_MS 1000000ull
+/* No memory node answers for so long: the VM is paused, so that its time stands still. */
+#define STALL_NS (2000 * NS_PER_MS)
+/* Nodes are full: try again after. */
+#define RETRY_NS (100 * NS_PER_MS)
+/* A store's operation by number. */
+#define ID_WRITE BIT64(63)
+
+static struct vm_remote *remotes[BOOT_MAX_VMS]; /* the network's lock */
+static u32 busy; /* atomic: operations queued or under way, roughly */
+
+/* --- what the pager asks for ------------------------------------------------------------------ */
+
+static bool op_accessed(void *ctx, u32 page)
+{
+	struct vm_remote *r = ctx;
+
+	return ept_page_accessed(&r->vm->space.view, away_address(r->vm, page));
+}
+
+static bool op_unmap(void *ctx, u32 page)
+{
+	struct vm_remote *r = ctx;
+
+	return ept_page_take(&r->vm->space.view, away_address(r->vm, page)) && r->flags;
+}
+
+static void *op_data(void *ctx, u32 frame)
+{
+	return phys_to_ptr(remote_frame(ctx, frame));
+}
+
+static const struct pager_ops ops = {op_accessed, op_unmap, op_data};
+
+/* --- creation --------------------------------------------------------------------------------- */
+
+static int take_frames(struct vm_remote *r)
+{
+	frame_owner_t owner = (frame_owner_t)(FRAME_VM_BASE + r->vm->id);
+	u32 chunks = r->frames / (SIZE_2M / PAGE_SIZE);
+
+	r->chunk = heap_alloc(chunks * sizeof(r->chunk[0]));
+	if (!r->chunk)
+		return ERR_NOMEM;
+	for (u32 i = 0; i < chunks; i++)
+		if (frame_alloc(owner, SIZE_2M, SIZE_2M, &r->chunk[i]))
+			return ERR_NOMEM;
+	return 0;
+}
+
+static int make_pager(struct vm_remote *r)
+{
+	struct pager_config config = {.pages = r->pages,
+				      .frames = r->frames,
+				      .vcpus = r->vm->vcpu_count,
+				      .flags = r->flags,
+				      .prefetch = r->vm->config->prefetch};
+	void *memory;
+
+	r->pager_bytes = pager_bytes(&config);
+	memory = heap_alloc(r->pager_bytes);
+	if (!memory)
+		return ERR_NOMEM;
+	r->pager = pager_init(memory, &config, &ops, r);
+	if (r->pager)
+		return 0;
+	heap_free(memory, r->pager_bytes);
+	log_warn("vm %s: more pages than remote memory can have", r->vm->config->name);
+	return ERR_NODEV;
+}
+
+static int link_node(struct fabric *fabric, const struct boot_vm *config, u32 i)
+{
+	struct fabric_peer peer = {.ip = config->remote[i].ip,
+				   .port = config->remote[i].port,
+				   .slice = NODE_ANY_SLICE};
+
+	_Static_assert(sizeof(peer.token) == sizeof(config->remote_token), "of the same size");
+	memcpy(peer.token, config->remote_token, sizeof(peer.token));
+	return fabric_link(fabric, &peer);
+}
+
+/* The network's lock held. */
+static int make_store(struct vm_remote *r, struct fabric *fabric)
+{
+	const struct boot_vm *config = r->vm->config;
+	struct store_config c = {.fabric = fabric,
+				 .nodes = config->remote_count,
+				 .replicas = config->replicas,
+				 .pages = r->pages,
+				 .vm = r->vm->id,
+				 .seal = config->seal};
+	void *memory;
+
+	if (c.seal && !entropy_fill(c.key, sizeof(c.key)))
+		log_warn("vm %s: the processor has no random numbers: its seal is weak",
+			 config->name);
+	for (u32 i = 0; i < c.nodes; i++) {
+		int link = link_node(fabric, config, i);
+
+		if (link < 0) {
+			while (i--)
+				fabric_unlink(fabric, c.link[i]);
+			log_warn("vm %s: too many memory nodes in all", config->name);
+			return ERR_NODEV;
+		}
+		c.link[i] = (u32)link;
+	}
+	r->store_bytes = store_bytes(&c);
+	memory = heap_alloc(r->store_bytes);
+	if (memory)
+		r->store = store_init(memory, &c);
+	if (memory && !r->store)
+		heap_free(memory, r->store_bytes);
+	for (u32 i = 0; i < c.nodes && !r->store; i++)
+		fabric_unlink(fabric, c.link[i]);
+	memset(c.key, 0, sizeof(c.key));
+	return r->store ? 0 : ERR_NOMEM;
+}
+
+int remote_create(struct vm *vm)
+{
+	struct fabric *fabric = service_fabric();
+	struct vm_remote *r;
+	int err;
+
+	if (!fabric) {
+		log_warn("vm %s: there is no network for its remote memory", vm->config->name);
+		return ERR_NODEV;
+	}
+	r = heap_alloc(sizeof(*r));
+	if (!r)
+		return ERR_NOMEM;
+	vm->remote = r;
+	r->vm = vm;
+	r->pages = (u32)(vm->config->memory / PAGE_SIZE);
+	r->frames = (u32)(vm->config->local / PAGE_SIZE);
+	r->flags = vm->space.view.features & BIT64(FEAT_EPT_AD);
+	err = take_frames(r);
+	if (!err)
+		err = make_pager(r);
+	if (err)
+		return err;
+	net_lock();
+	err = make_store(r, fabric);
+	if (!err)
+		remotes[vm->id] = r;
+	net_unlock();
+	return err;
+}
+
+/* The NIC may still be reading from frames that are about to belong to somebody else. */
+static void drain(void)
+{
+	u64 end = net_now() + NS_PER_MS;
+
+	while (net_now() < end)
+		net_service();
+}
+
+void remote_destroy(struct vm *vm)
+{
+	frame_owner_t owner = (frame_owner_t)(FRAME_VM_BASE + vm->id);
+	struct vm_remote *r = vm->remote;
+
+	if (!r)
+		return;
+	net_lock();
+	remotes[vm->id] = NULL;
+	if (r->store)
+		store_destroy(r->store);
+	net_unlock();
+	if (r->store) {
+		drain();
+		heap_free(r->store, r->store_bytes);
+	}
+	vm->remote = NULL;
+	if (r->pager)
+		heap_free(r->pager, r->pager_bytes);
+	for (u32 i = 0; r->chunk && i < r->frames / (SIZE_2M / PAGE_SIZE); i++)
+		if (r->chunk[i].v)
+			frame_free(owner, r->chunk[i], SIZE_2M);
+	if (r->chunk)
+		heap_free(r->chunk, r->frames / (SIZE_2M / PAGE_SIZE) * sizeof(r->chunk[0]));
+	heap_free(r, sizeof(*r));
+}
+
+/* --- the network's side: its lock is held ----------------------------------------------------- */
+
+static void refuse(struct vm_remote *r, u32 page)
+{
+	if (r->corrupt)
+		return;
+	r->corrupt = true;
+	log_warn("vm %s: the page at %#llx has come back altered, old, or from another place",
+		 r->vm->config->name, (unsigned long long)away_address(r->vm, page).v);
+	vm_end(r->vm, VM_STATUS_FAULT, "a page of its memory came back other than it was written");
+}
+
+static void post_queued(struct vm_remote *r)
+{
+	struct pager_op op;
+	bool more;
+	int err;
+
+	for (;;) {
+		u64 id;
+		void *data;
+
+		spin_lock(remote_lock(r));
+		more = pager_next(r->pager, &op);
+		spin_unlock(remote_lock(r));
+		if (!more)
+			return;
+		id = op.page | (u64)op.frame << 24 | (op.write ? ID_WRITE : 0);
+		data = phys_to_ptr(remote_frame(r, op.frame));
+		err = op.write ? store_write(r->store, id, op.page, data)
+			       : store_read(r->store, id, op.page, data);
+		if (!err)
+			continue;
+		if (err != ERR_BUSY) {
+			log_error("vm %s: the store refuses page %#x: error %d",
+				  r->vm->config->name, op.page, err);
+			refuse(r, op.page);
+		}
+		spin_lock(remote_lock(r));
+		pager_put_back(r->pager, &op);
+		spin_unlock(remote_lock(r));
+		return;
+	}
+}
+
+static void complete(struct vm_remote *r, const struct store_completion *c, u64 now)
+{
+	struct pager_op op = {.page = (u32)c->id & 0xffffff,
+			      .frame = (u32)(c->id >> 24) & 0xffffff,
+			      .write = c->id & ID_WRITE};
+	struct pager_place place;
+
+	if (c->result == STORE_CORRUPT) {
+		refuse(r, op.page);
+		return;
+	}
+	if (c->result == STORE_FULL && !r->retry_at)
+		r->retry_at = now + RETRY_NS;
+	spin_lock(remote_lock(r));
+	if (pager_done(r->pager, &op, c->result == STORE_OK, now, &place) &&
+	    !remote_map(r, op.page, &place))
+		pager_mapped(r->pager, op.page);
+	remote_wake(r, AWAY_PAGE(op.page));
+	if (pager_free(r->pager))
+		remote_wake(r, AWAY_FRAME);
+	spin_unlock(remote_lock(r));
+}
+
+/* No copy of a page is to be had: the VM's time stands still until there is one. */
+static void look_for_stall(struct vm_remote *r, u64 now)
+{
+	u64 since = store_stalled(r->store);
+
+	r->stalled = since;
+	if (!r->paused && since && now - since > STALL_NS && vms_hold()) {
+		if (r->vm->state == VM_RUNNING && !vm_paused(r->vm)) {
+			log_warn("vm %s: paused: no memory node that has its pages answers",
+				 r->vm->config->name);
+			vm_pause(r->vm);
+			r->paused = true;
+		}
+		vms_release();
+	} else if (r->paused && !since && vms_hold()) {
+		if (r->vm->state == VM_RUNNING) {
+			log_warn("vm %s: goes on: its memory is there again", r->vm->config->name);
+			vm_resume(r->vm);
+		}
+		r->paused = false;
+		vms_release();
+	}
+}
+
+static u32 serve(struct vm_remote *r, u64 now)
+{
+	struct store_completion c;
+
+	store_work(r->store, now);
+	while (store_done(r->store, &c))
+		complete(r, &c, now);
+	if (r->retry_at && now >= r->retry_at) {
+		r->retry_at = 0;
+		spin_lock(remote_lock(r));
+		remote_wake(r, AWAY_FRAME);
+		spin_unlock(remote_lock(r));
+	}
+	if (pager_queued(r->pager) && !r->corrupt) {
+		post_queued(r);
+		store_work(r->store, now);
+	}
+	look_for_stall(r, now);
+	return r->corrupt ? 0 : pager_under_way(r->pager) + !!r->retry_at;
+}
+
+void remote_work(u64 now)
+{
+	u32 count = 0;
+
+	for (u32 i = 0; i < BOOT_MAX_VMS; i++)
+		if (remotes[i])
+			count += serve(remotes[i], now);
+	__atomic_store_n(&busy, count, __ATOMIC_RELAXED);
+}
+
+u64 remote_deadline(void)
+{
+	u64 first = RDMA_NEVER;
+
+	for (u32 i = 0; i < BOOT_MAX_VMS; i++) {
+		if (!remotes[i])
+			continue;
+		first = MIN(first, store_deadline(remotes[i]->store));
+		if (remotes[i]->retry_at)
+			first = MIN(first, remotes[i]->retry_at);
+	}
+	return first;
+}
+
+/* --- any side --------------------------------------------------------------------------------- */
+
+void remote_post(struct vm_remote *r)
+{
+	if (!pager_queued(r->pager))
+		return;
+	net_lock();
+	if (!r->corrupt)
+		post_queued(r);
+	__atomic_store_n(&busy, 1, __ATOMIC_RELAXED);
+	net_unlock();
+	net_service();
+}
+
+bool remote_busy(void)
+{
+	return __atomic_load_n(&busy, __ATOMIC_RELAXED);
+}
+
+bool remote_poll(void)
+{
+	if (!remote_busy())
+		return false;
+	net_service();
+	return true;
+}
+
+bool remote_view(struct vm *vm, struct remote_view *out)
+{
+	struct vm_remote *r;
+
+	net_lock();
+	r = remotes[vm->id];
+	if (r) {
+		*out = (struct remote_view){.nodes = vm->config->remote_count,
+					    .replicas = vm->config->replicas,
+					    .sealed = vm->config->seal,
+					    .stalled = r->stalled,
+					    .evictions = r->evictions,
+					    .work_tsc = r->work_tsc,
+					    .faults_timed = r->timed,
+					    .pages = r->pages,
+					    .frames = r->frames};
+		store_stats(r->store, &out->store);
+		spin_lock(remote_lock(r));
+		out->pager = *pager_stats(r->pager);
+		out->free = pager_free(r->pager);
+		out->away = pager_away(r->pager);
+		out->under_way = pager_under_way(r->pager);
+		spin_unlock(remote_lock(r));
+	}
+	net_unlock();
+	return r;
+}
