@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import re
 import shutil
+import threading
 
 from umbra_tools import disk, emulator, results
 from umbra_tools.base import BUILD
@@ -110,8 +111,8 @@ def boot(guests=None, *, config=None, name=None, emulator_name="bochs", cpu="", 
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     image = disk.build_image(contents, folder / "umbra.img")
-    machine = emulator.Machine(emulator_name, cpu, cpus, memory or 1024, usb, nic,
-                               ips or emulator.Machine.ips, qmp)
+    machine = emulator.Machine(emulator_name, cpu, cpus, memory or 1024, usb, nic=nic,
+                               ips=ips or emulator.Machine.ips, qmp=qmp)
     session = emulator.Session(machine, image, folder, on_console, on_log)
     session.leader = leader
     if ready:
@@ -125,3 +126,58 @@ def boot(guests=None, *, config=None, name=None, emulator_name="bochs", cpu="", 
     return Result(session.reason, session.status, emulator.plain(bytes(session.console)),
                   emulator.plain(bytes(session.log)), emulator.loader_messages(session.console),
                   {r.name: r for r in found}, folder)
+
+
+class Background:
+    r"""boot() in a thread, for tests that do something to the machine meanwhile.
+
+        with Background(config=..., nic=nic) as machine:
+            machine.wait_log(r"address 10\.77\.0\.2")
+        machine.result
+    """
+
+    def __init__(self, guests=None, **options):
+        self._log, self._changed, self._session = "", threading.Condition(), None
+        self.result, self.error = None, None
+        options.update(on_log=self._take, ready=self._ready)
+        self._thread = threading.Thread(target=self._run, args=(guests, options), daemon=True)
+
+    def _run(self, guests, options):
+        try:
+            self.result = boot(guests, **options)
+        except BaseException as error:
+            self.error = error
+        with self._changed:
+            self._changed.notify_all()
+
+    def _ready(self, session):
+        self._session = session
+
+    def _take(self, data):
+        with self._changed:
+            self._log += emulator.plain(data)
+            self._changed.notify_all()
+
+    @property
+    def log(self):
+        return self._log
+
+    def wait_log(self, pattern, timeout=60, after=0):
+        """The match object once the log has it behind position `after`."""
+        with self._changed:
+            self._changed.wait_for(lambda: re.search(pattern, self._log[after:])
+                                   or not self._thread.is_alive() or self.error, timeout)
+            found = re.search(pattern, self._log[after:])
+        assert found, f"the log has no {pattern!r}: {self.error or self._log}"
+        return found
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        if self._session:
+            self._session.stop()
+        self._thread.join()
+        if self.error:
+            raise self.error
