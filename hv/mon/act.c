@@ -1,6 +1,7 @@
 /* Commands that do something to a VM. */
 #include "lib/string.h"
 #include "mon/mon.h"
+#include "pmem/pmem.h"
 #include "vm/console.h"
 #include "vm/control.h"
 #include "vm/platform.h"
@@ -124,6 +125,16 @@ static enum step power_step(struct job *job)
 bool act_power(const struct words *w, struct job *job)
 {
 	return one_vm(w, job, 0, power_step);
+}
+
+bool act_outage(const struct words *w, struct job *job)
+{
+	if (w->count)
+		return false;
+	/* Not a step: the VMs must not be held. */
+	pmem_power_fails();
+	vm_shut_down("power failure");
+	return true;
 }
 
 bool act_focus(const struct words *w, struct job *job)

@@ -29,6 +29,7 @@ static const struct command commands[] = {
 	{"kill", "VM", "end it", act_kill, true},
 	{"nmi", "[VM [VCPU]]", "send a non-maskable interrupt", act_nmi, true},
 	{"power", "[VM]", "press its power button (ACPI)", act_power, true},
+	{"outage", "", "power is about to fail: save, and end", act_outage, false},
 	{"focus", "VM | all | monitor", "what the terminal shows", act_focus, true},
 	{"quit", "", "back to what the terminal showed before", act_quit, false},
 };

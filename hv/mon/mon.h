@@ -90,6 +90,7 @@ bool act_kill(const struct words *w, struct job *job);
 bool act_restart(const struct words *w, struct job *job);
 bool act_nmi(const struct words *w, struct job *job);
 bool act_power(const struct words *w, struct job *job);
+bool act_outage(const struct words *w, struct job *job);
 bool act_focus(const struct words *w, struct job *job);
 bool act_quit(const struct words *w, struct job *job);
 

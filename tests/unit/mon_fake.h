@@ -11,6 +11,7 @@
 
 #include "lib/log.h"
 #include "mon/mon.h"
+#include "pmem/pmem.h"
 #include "vm/console.h"
 #include "vm/control.h"
 #include "vm/internal.h"
@@ -50,8 +51,8 @@ static struct vcpu_regs fake_regs;
 
 /* What happened. */
 static struct {
-	bool held;
-	u32 looks, nmis, powers, ends, restarts, starts, focus, previous;
+	bool held, power_fails;
+	u32 looks, nmis, powers, ends, restarts, starts, focus, previous, shut_downs;
 	u32 look_delay; /* polls until registers are there */
 	bool trace_on;
 	u64 log_bytes, log_line;
@@ -181,6 +182,17 @@ void platform_power_button(struct vm *vm)
 {
 	FAKE_CHECK(fake.held && vm->state == VM_RUNNING && !vm->pause.on);
 	fake.powers++;
+}
+
+void pmem_power_fails(void)
+{
+	fake.power_fails = true;
+}
+
+void vm_shut_down(const char *why)
+{
+	FAKE_CHECK(!fake.held && fake.power_fails);
+	fake.shut_downs++;
 }
 
 void vcpu_look(struct vcpu *vcpu)

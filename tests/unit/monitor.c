@@ -158,6 +158,10 @@ static void test_acts(void **state)
 	assert_int_equal(fake.powers, 1);
 	ask("pause beta");
 	assert_answer("power beta", "beta is paused: resume it first");
+	assert_answer("outage beta", "usage: outage");
+	assert_int_equal(fake.shut_downs, 0);
+	ask("outage");
+	assert_int_equal(fake.shut_downs, 1);
 	ask("focus beta");
 	assert_int_equal(fake.focus, BOOT_FOCUS_VM + 1);
 	ask("focus all");
