@@ -357,10 +357,19 @@ static void log_flushes(const struct vm *vm, u32 number)
 		 r->medium.controllers == 1 ? "" : "s", text);
 }
 
+void pmem_save(struct vm *vm)
+{
+	for (u32 i = 0; vm->pmem && i < vm->pmem->count; i++)
+		if (vm->pmem->region[i].backing)
+			backing_stop(vm, vm->pmem->region[i].backing, i,
+				     vm->pmem->loss || power_fails);
+}
+
 void pmem_stop(struct vm *vm)
 {
 	if (!vm->pmem)
 		return;
+	pmem_save(vm);
 	for (u32 i = 0; i < vm->pmem->count; i++) {
 		struct pmem_region *r = &vm->pmem->region[i];
 
@@ -368,8 +377,6 @@ void pmem_stop(struct vm *vm)
 		if (vm->pmem->cut)
 			medium_cut(&r->medium);
 		medium_unlock(&r->medium);
-		if (r->backing)
-			backing_stop(vm, r->backing, i, vm->pmem->loss || power_fails);
 		/* A guest that does nothing but restart fills no log. */
 		if (r->medium.controllers && !vm->restart)
 			log_flushes(vm, i);

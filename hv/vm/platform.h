@@ -113,6 +113,10 @@ void platform_console_input(struct vm *vm);
 void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes);
 void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes);
 void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes);
+/* pmem/: all vCPUs have stopped: what is to be saved is, before anybody is told that the VM has
+ * ended.
+ */
+void pmem_save(struct vm *vm);
 /* pmem/: the guest writes to a page that it may not write to yet (space_bound_pmem()). 0: it may
  * now, or is to try again; ERR_NOMEM. */
 int pmem_open(struct vm *vm, u32 number, u64 page);

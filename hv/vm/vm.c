@@ -384,13 +384,14 @@ void vm_vcpu_stopped(struct vcpu *vcpu)
 	/* Not flushed: that takes seconds, for which its neighbours on this CPU would stand still.
 	 */
 	console_close(vm);
+	start = rdtsc();
+	pmem_save(vm);
 	running--;
 	if (vm->restart && !__atomic_load_n(&closing, __ATOMIC_RELAXED)) {
 		if (vm->restarts < RESTARTS_LOGGED)
 			log_info("vm %s: restarts: %s", vm->config->name, vm->reason);
 		vm->restarts++;
 		__atomic_store_n(&vm->state, VM_FREE, __ATOMIC_RELEASE);
-		start = rdtsc();
 		destroy(vm);
 		if (start_vm(id))
 			charge(vm, rdtsc() - start);
