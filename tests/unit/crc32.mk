@@ -1,1 +1,1 @@
-UNIT_crc32 := hv/lib/crc32.c
+UNIT_crc32 :=
