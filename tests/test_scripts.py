@@ -129,6 +129,36 @@ def test_image(fat, size, tmp_path):
     assert image.stat().st_size < max(least, size) * 1.03 + (4 << 20)
 
 
+def test_image_keeps_saved_memory(tmp_path):
+    """A partition of the size that the configuration needs; what is in it outlives the files, also
+    where it is larger than what is needed now."""
+    c = config.Config("[vm a]\npmem = ram 2M, ram 4M saved,host 1\n[vm b]\npmem = ram 2M  saved\n")
+    assert c.saved_regions() == [4 << 20, 2 << 20] and c.pmem_bytes("a") == 6 << 20
+    image = tmp_path / "a.img"
+    disk.build_image({"a": b"1"}, image)
+    assert disk.find_partition(image, disk.SAVED_TYPE) is None
+    disk.build_image({"a": b"1"}, image, saved=c.saved_regions(), keep=image)
+    first, sectors = disk.find_partition(image, disk.SAVED_TYPE)
+    assert sectors * 512 > 2 * (6 << 20) and sectors * 512 < 2.1 * (6 << 20) + (1 << 20)
+    said = subprocess.run(["sfdisk", "--verify", image], capture_output=True, text=True,
+                          env=dict(os.environ, PATH=os.environ["PATH"] + ":/usr/sbin:/sbin"))
+    assert said.returncode == 0 and "No errors detected" in said.stdout, said
+    marks = {0: b"begin", sectors // 2: b"middle", sectors - 1: b"end"}
+    with open(image, "r+b") as file:
+        for sector, text in marks.items():
+            file.seek((first + sector) * 512)
+            file.write(text)
+    disk.build_image({"a": b"1", "b": bytes(9 << 20)}, image, saved=[2 << 20], keep=image)
+    at, length = disk.find_partition(image, disk.SAVED_TYPE)
+    assert at > first and length == sectors
+    data = image.read_bytes()
+    for sector, text in marks.items():
+        assert data[(at + sector) * 512:][:len(text)] == text
+    (tmp_path / "other").write_bytes(bytes(4096))
+    with pytest.raises(Failure, match="is not a disk"):
+        disk.build_image({"a": b"1"}, image, keep=tmp_path / "other")
+
+
 def test_image_names_what_is_missing(tmp_path):
     with pytest.raises(Failure, match="nowhere does not exist"):
         disk.build_image({"a": tmp_path / "nowhere"}, tmp_path / "x.img")

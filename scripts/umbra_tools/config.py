@@ -129,6 +129,27 @@ class Config:
             raise Failure(f"{self.name}:{line + 1}: {path} {why}")
         return path
 
+    def saved_regions(self):
+        """Sizes of persistent regions that are to be saved to the disk, of all VMs, in bytes."""
+        sizes = []
+        for vm in self.vms():
+            for entry in split_list(self.get(f"vm {vm}", "pmem", "")):
+                if m := re.fullmatch(r"ram\s+(\w+?)([KMGkmg]?)B?\s+saved", entry):
+                    with contextlib.suppress(ValueError):  # the loader complains
+                        sizes.append(int(m[1], 0) * {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(
+                            m[2].upper(), 1))
+        return sizes
+
+    def pmem_bytes(self, vm):
+        """Memory that a VM's persistent regions take."""
+        total = 0
+        for entry in split_list(self.get(f"vm {vm}", "pmem", "")):
+            if m := re.match(r"(ram|model)\s+(\w+?)([KMGkmg]?)B?(\s|$)", entry):
+                with contextlib.suppress(ValueError):
+                    total += int(m[2], 0) * {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(
+                        m[3].upper(), 1) * (2 if m[1] == "model" else 1)
+        return total
+
     def disk_bytes(self, vm):
         """Memory that a VM's disks take: the images, and the copies if every page is written to."""
         total = 0

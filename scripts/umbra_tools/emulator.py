@@ -56,6 +56,7 @@ class Machine:
     cpus: int = 1
     memory: int = 1024  # MiB
     usb: bool = False  # QEMU: the image is a USB stick
+    keep_disk: bool = False  # what is written to the image stays
     nic: Nic | None = None
     ips: int = 50000000  # Bochs: instructions that it calls a second; lower makes a network faster
     qmp: int = 0  # QEMU: it connects its QMP monitor to this TCP port
@@ -157,7 +158,7 @@ vgaromimage: file=/usr/share/vgabios/vgabios.bin
 cpu: model={model}, count={machine.cpus}, ips={machine.ips}, reset_on_triple_fault=0{without}
 pci: enabled=1, chipset=i440fx, slot1=pcivga{slot}
 {card}ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
-ata0-master: type=disk, path={image}, mode=volatile
+ata0-master: type=disk, path={image}, mode={"flat" if machine.keep_disk else "volatile"}
 com1: enabled=1, mode=socket-client, dev=127.0.0.1:{ports[0]}
 com2: enabled=1, mode=socket-client, dev=127.0.0.1:{ports[1]}
 boot: disk
@@ -189,10 +190,13 @@ def _qemu_command(machine, image, work, ports):
                "-smp", str(machine.cpus), "-m", str(machine.memory),
                "-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={code}",
                "-drive", f"if=pflash,format=raw,unit=1,file={work}/vars.fd",
-               "-drive", f"if=none,id=disk,format=raw,snapshot=on,file={image}",
+               "-drive", f"if=none,id=disk,format=raw,"
+               f"snapshot={'off' if machine.keep_disk else 'on'},file={image}",
                "-device", "isa-debug-exit,iobase=0x501,iosize=4"]
     if machine.usb:
         command += ["-device", "qemu-xhci", "-device", "usb-storage,drive=disk"]
+    elif machine.keep_disk:  # q35's own controller is AHCI, which Umbra does not drive
+        command += ["-device", "piix4-ide,id=pata", "-device", "ide-hd,drive=disk,bus=pata.0"]
     else:
         command += ["-device", "ide-hd,drive=disk,bus=ide.0"]
     if nic := machine.nic:

@@ -82,6 +82,10 @@ def parse(arguments):
                    help="write a page on the guests' exits: how many, when, from where, their cost")
     p.add_argument("--timeout", metavar="S", type=float, help="end after S seconds in the emulator")
     p.add_argument("--firmware", action="store_true", help="show the firmware's output too")
+    p.add_argument("--disk", metavar="FILE",
+                   help="the machine's disk: made if it is not there, and kept, so that memory that "
+                        "is saved on it (`pmem = ram SIZE saved`) is there at the next run; kernels "
+                        "and configuration on it are replaced by this run's")
     p.add_argument("--no-build", action="store_true", help="boot what is built already")
     p.add_argument("--keep", metavar="DIR", help="keep image, configuration and emulator files there")
     options = p.parse_args(arguments)
@@ -151,7 +155,7 @@ def needed_memory(config):
     """MiB for a machine that holds Umbra and the guests, those that run at the same time."""
     sizes = [0]
     for vm in config.vms():
-        sizes.append(config.disk_bytes(vm) >> 20)
+        sizes.append((config.disk_bytes(vm) + config.pmem_bytes(vm)) >> 20)
         with contextlib.suppress(argparse.ArgumentTypeError):
             text = config.get(f"vm {vm}", "memory", "64M")
             sizes[-1] += mebibytes(text) if text[-1:].upper() in "KMG" else int(text, 0) >> 20
@@ -309,7 +313,9 @@ def boot(options, config, work):
     for_emulator(config, machine.emulator, hide if machine.emulator != "qemu" else options.hide)
     names = config.vms()
     page = report.Wanted(options.report, config) if options.report else None
-    image = image_for(config, work / "umbra.img")
+    image = pathlib.Path(options.disk).absolute() if options.disk else work / "umbra.img"
+    machine.keep_disk = bool(options.disk)
+    image_for(config, image, keep=image if options.disk and image.exists() else None)
     if options.keep:
         (work / "umbra.conf").write_text(config.text())
 
@@ -368,7 +374,7 @@ def boot(options, config, work):
 def run(arguments):
     options = parse(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    for name in ("serial", "log", "report"):
+    for name in ("serial", "log", "report", "disk"):
         path = getattr(options, name)
         if path and path != "-" and not pathlib.Path(path).absolute().parent.is_dir():
             raise Failure(f"--{name} {path}: no such folder")
