@@ -94,12 +94,13 @@ def boot(guests=None, *, config=None, name=None, emulator_name="bochs", cpu="", 
     if config is None:
         config = select(guests)
     contents = disk.standard_files()
-    names = []
+    names, saved = [], []
     if isinstance(config, Config):
         for_emulator(config, emulator_name, ",".join(hide))
         names = config.vms()
         memory = memory or needed_memory(config)
         contents.update(config.collect())
+        saved = config.saved_regions()
         config = config.text().encode()
     contents["umbra/umbra.conf"] = config
     for path, source in (files or {}).items():
@@ -110,7 +111,7 @@ def boot(guests=None, *, config=None, name=None, emulator_name="bochs", cpu="", 
     folder = BUILD / "boot-tests" / re.sub(r"[^A-Za-z0-9._-]+", "-", name or "boot")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    image = disk.build_image(contents, folder / "umbra.img")
+    image = disk.build_image(contents, folder / "umbra.img", saved=saved)
     machine = emulator.Machine(emulator_name, cpu, cpus, memory or 1024, usb, nic=nic,
                                ips=ips or emulator.Machine.ips, qmp=qmp)
     session = emulator.Session(machine, image, folder, on_console, on_log)
