@@ -6,17 +6,16 @@
  *
  * Options: cuts=N, seed=N.
  */
-#include <umbra/features.h>
-
 #include "apic.h"
 #include "cpu.h"
 #include "mem.h"
+#include "nfit.h"
 #include "smp.h"
 #include "umbra.h"
 
 #define MAGIC	 0x4d454d50u
 #define LINE	 64
-#define HINTS	 8
+#define HINTS	 NFIT_HINTS
 #define MODEL_VA 0x4400000000ull
 #define RAM_VA	 0x4480000000ull
 #define TEST_VA	 0x4300000000ull
@@ -33,13 +32,6 @@ struct insn {
 };
 extern const struct insn mmio_insns[], mmio_insns_end[];
 
-struct __packed header {
-	char signature[4];
-	u32 length;
-	u8 revision, checksum;
-	char oem[26];
-};
-
 /* In region 1. */
 struct control {
 	u32 magic, stage;
@@ -47,12 +39,8 @@ struct control {
 	u32 failures, lost;
 };
 
-static struct region {
-	u64 base, bytes, hint[HINTS];
-	u32 handle, hints;
-	bool persistent;
-} region[2];
-static u32 regions, structures[8], caps, highest;
+static struct nfit nfit;
+static const struct nfit_region *const region = nfit.region;
 static volatile u64 *page; /* with region 0's hints, identity-mapped */
 static struct control *control;
 static struct rng rng;
@@ -75,105 +63,12 @@ static void flush_hint(u64 at)
 	asm volatile("sfence" ::: "memory");
 }
 
-/* --- the NFIT, ACPI 6.5, 5.2.25 ------------------------------------------------------------------
+/* --- the NFIT ------------------------------------------------------------------------------------
  */
-
-static const u8 *at(u64 address)
-{
-	return (const u8 *)(uintptr_t)address;
-}
-
-static u64 get(const u8 *p, u32 bytes)
-{
-	u64 v = 0;
-
-	memcpy(&v, p, bytes);
-	return v;
-}
-
-static bool sums_to_zero(const u8 *p, u32 bytes)
-{
-	u8 sum = 0;
-
-	for (u32 i = 0; i < bytes; i++)
-		sum += p[i];
-	return sum == 0;
-}
-
-static const u8 *find_nfit(void)
-{
-	for (u64 p = 0xe0000; p < 0x100000; p += 16) {
-		const u8 *xsdt;
-
-		if (memcmp(at(p), "RSD PTR ", 8) != 0 || !sums_to_zero(at(p), 36))
-			continue;
-		xsdt = at(get(at(p) + 24, 8));
-		for (u64 i = 36; i + 8 <= get(xsdt + 4, 4); i += 8) {
-			const u8 *t = at(get(xsdt + i, 8));
-
-			if (!memcmp(t, "NFIT", 4))
-				return t;
-		}
-	}
-	return NULL;
-}
-
-static void read_spa(const u8 *p)
-{
-	static const u8 persistent[16] = {0x79, 0xd3, 0xf0, 0x66, 0xf3, 0xb4, 0x74, 0x40,
-					  0xac, 0x43, 0x0d, 0x33, 0x18, 0xb7, 0x8c, 0xdb};
-	u64 index = get(p + 4, 2);
-
-	if (index < 1 || index > 2)
-		return;
-	region[index - 1].base = get(p + 32, 8);
-	region[index - 1].bytes = get(p + 40, 8);
-	region[index - 1].persistent = !memcmp(p + 16, persistent, 16);
-	regions++;
-}
-
-static void read_hints(const u8 *p)
-{
-	for (u32 r = 0; r < 2; r++) {
-		if (!region[r].handle || region[r].handle != get(p + 4, 4))
-			continue;
-		region[r].hints = (u32)get(p + 8, 2);
-		for (u32 i = 0; i < MIN(region[r].hints, (u32)HINTS); i++)
-			region[r].hint[i] = get(p + 16 + 8 * i, 8);
-	}
-}
-
-static void read_nfit(const u8 *nfit)
-{
-	u32 length = (u32)get(nfit + 4, 4);
-
-	for (const u8 *p = nfit + 40; p + 4 <= nfit + length && get(p + 2, 2) >= 4;
-	     p += get(p + 2, 2)) {
-		u64 type = get(p, 2), spa = get(p + 12, 2);
-
-		if (type < 8)
-			structures[type]++;
-		if (type == 0)
-			read_spa(p);
-		else if (type == 1 && spa >= 1 && spa <= 2)
-			region[spa - 1].handle = (u32)get(p + 4, 4);
-		else if (type == 6)
-			read_hints(p);
-		else if (type == 7) {
-			highest = p[4];
-			caps = (u32)get(p + 8, 4);
-		}
-	}
-}
 
 static void find_regions(void)
 {
-	const u8 *nfit = find_nfit();
-
-	if (!nfit || !sums_to_zero(nfit, (u32)get(nfit + 4, 4)))
-		tap_bail("no NFIT, or its checksum is wrong");
-	read_nfit(nfit);
-	if (regions != 2 || !region[0].hints || !region[1].bytes)
+	if (nfit.regions != 2 || !region[0].hints || !region[1].bytes)
 		tap_bail("two regions are expected");
 	pt_map(MODEL_VA, region[0].base, region[0].bytes, PTE_P | PTE_W, 2);
 	pt_map(RAM_VA, region[1].base, region[1].bytes, PTE_P | PTE_W, 2);
@@ -186,11 +81,11 @@ static void test_nfit(void)
 	static const u32 expected[8] = {2, 1, 0, 0, 1, 0, 1, 1};
 
 	for (u32 i = 0; i < 8; i++)
-		tap_is(structures[i], expected[i], "structures of type %u", i);
+		tap_is(nfit.structures[i], expected[i], "structures of type %u", i);
 	tap_ok(region[0].persistent && !region[1].persistent,
 	       "the modelled range persists, lent RAM says that it is volatile");
-	tap_is(highest, 1, "capabilities: bits 0 and 1 mean something");
-	tap_is(caps, 0, "and neither caches nor controllers empty themselves");
+	tap_is(nfit.highest, 1, "capabilities: bits 0 and 1 mean something");
+	tap_is(nfit.caps, 0, "and neither caches nor controllers empty themselves");
 	for (u32 r = 0; r < 2; r++) {
 		u32 good = 0;
 
@@ -563,16 +458,11 @@ void guest_main(void)
 {
 	u32 cuts = (u32)opt_u64("cuts", 20);
 
-	if (!umbra_present() || !find_nfit()) {
+	if (!umbra_present() || !nfit_read(&nfit)) {
 		tap_skip("no persistent memory");
 		tap_end();
 	}
 	find_regions();
-	/* Without dirty flags the model compares everything at each flush: a second of its own. */
-	if (!(hypercall(HC_FEATURES, 0, 0, 0, 0) & BIT(FEAT_EPT_AD))) {
-		many = each = records = 5;
-		cuts = MIN(cuts, 3);
-	}
 	fail_power(cuts);
 	rng_seed(&rng, opt_u64("seed", 1));
 	tap_is(control->stage, cuts, "failures of power");

@@ -48,6 +48,18 @@ static inline void marks_add(struct marks *m, u64 n)
 	__atomic_or_fetch(&m->group[w / 64], BIT64(w % 64), __ATOMIC_SEQ_CST);
 }
 
+/* How many there are, more or less while others add. */
+static inline u64 marks_total(const struct marks *m)
+{
+	u64 total = 0;
+
+	for (u64 w = 0; w < marks_words(m->count); w++)
+		for (u64 bits = __atomic_load_n(&m->word[w], __ATOMIC_RELAXED); bits;
+		     bits &= bits - 1)
+			total++;
+	return total;
+}
+
 /* The lowest word from `w` on that is not 0; forgets groups' bits of those that are. */
 static inline u64 marks_word(struct marks *m, u64 w)
 {

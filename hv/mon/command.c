@@ -28,6 +28,7 @@ static const struct command commands[] = {
 	{"restart", "VM", "start it from its image, as after a reset", act_restart, true},
 	{"kill", "VM", "end it", act_kill, true},
 	{"nmi", "[VM [VCPU]]", "send a non-maskable interrupt", act_nmi, true},
+	{"pmem", "[VM [mode M [N] | cut [TICKS [SEED]]]]", "its persistent memory", act_pmem, true},
 	{"power", "[VM]", "press its power button (ACPI)", act_power, true},
 	{"outage", "", "power is about to fail: save, and end", act_outage, false},
 	{"focus", "VM | all | monitor", "what the terminal shows", act_focus, true},

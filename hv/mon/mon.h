@@ -4,7 +4,7 @@
  * cut into short steps, and nothing waits.
  *
  * mon.c: the steps; edit.c: the line editor; command.c: the table of commands and their arguments;
- * show.c, look.c, act.c: what they do.
+ * show.c, look.c, act.c, pmem.c: what they do.
  */
 #pragma once
 
@@ -88,6 +88,7 @@ bool act_pause(const struct words *w, struct job *job);
 bool act_resume(const struct words *w, struct job *job);
 bool act_kill(const struct words *w, struct job *job);
 bool act_restart(const struct words *w, struct job *job);
+bool act_pmem(const struct words *w, struct job *job);
 bool act_nmi(const struct words *w, struct job *job);
 bool act_power(const struct words *w, struct job *job);
 bool act_outage(const struct words *w, struct job *job);

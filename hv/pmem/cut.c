@@ -17,6 +17,13 @@
 #include "vm/platform.h"
 #include "x86/asm.h"
 
+/*
+ * A moment that falls into root mode would always find the guest at the same few instructions,
+ * those that exit: a little later, then, in guest mode if that can be had.
+ */
+#define LONGEST_DELAY 4096 /* ticks */
+#define MOST_DELAYS   32
+
 /* With no failure to come it does not matter much. */
 #define TICKS_PER_DRAIN 64
 
@@ -91,6 +98,7 @@ int pmem_cut_within(struct vm *vm, u64 ticks, u64 number)
 	if (number)
 		seed(vm, number);
 	p->cut_window = ticks;
+	p->cut_delays = 0;
 	__atomic_store_n(&p->drain_at, ticks ? next_drain(p, now) : PMEM_NEVER, __ATOMIC_RELAXED);
 	__atomic_store_n(&p->cut_at, ticks ? now + 1 + pick(p, ticks) : PMEM_NEVER,
 			 __ATOMIC_RELEASE);
@@ -176,6 +184,7 @@ void pmem_tick(struct vcpu *vcpu, u64 now)
 	struct vm *vm = vcpu->vm;
 	struct vm_pmem *p = vm->pmem;
 	u64 at = __atomic_load_n(&p->cut_at, __ATOMIC_ACQUIRE);
+	const struct vcpu *current;
 
 	for (u32 i = 0; i < p->count; i++)
 		if (p->region[i].backing)
@@ -192,9 +201,17 @@ void pmem_tick(struct vcpu *vcpu, u64 now)
 		drain(vm);
 		return;
 	}
+	current = sched_current();
+	if (current && current->vm != vm)
+		current = NULL;
+	if (current && p->cut_delays < MOST_DELAYS &&
+	    (u32)vmcs_read(VMCS_EXIT_REASON) != EXIT_PREEMPTION_TIMER) {
+		p->cut_delays++;
+		__atomic_store_n(&p->cut_at, now + 1 + pick(p, LONGEST_DELAY), __ATOMIC_RELAXED);
+		return;
+	}
 	__atomic_store_n(&p->cut_at, PMEM_NEVER, __ATOMIC_RELAXED);
-	/* It may be asleep, with another vCPU's VMCS loaded. */
-	p->cut_rip = sched_current() == vcpu ? vmcs_read(VMCS_GUEST_RIP) : 0;
+	p->cut_rip = current ? vmcs_read(VMCS_GUEST_RIP) : 0;
 	if (!make_image(vcpu))
 		pmem_cut(vm);
 }

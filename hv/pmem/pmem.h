@@ -48,7 +48,8 @@ struct vm_pmem {
 	/* A failure of power to come (cut.c): host TSC, or PMEM_NEVER; atomic. */
 	u64 cut_at, drain_at;
 	u64 cut_window; /* ticks between the arming and the latest moment */
-	u64 cut_rip;	/* where the last one caught vCPU 0; 0: asleep */
+	u64 cut_rip;	/* where the last one caught the vCPU of vCPU 0's CPU; 0: asleep */
+	u32 cut_delays;
 	u64 random;
 	/* Images instead of failures (cut.c): image_of = image_in for none. Under image_lock. */
 	struct spinlock image_lock;

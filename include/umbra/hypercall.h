@@ -128,7 +128,7 @@
 #define HC_PMEM_IMAGES	    14
 #define HC_PMEM_IMAGE_TSC   15
 #define HC_PMEM_CUTS	    11 /* failures of power since the machine was started; n is ignored */
-#define HC_PMEM_CUT_RIP	    12 /* where the last CUT_WITHIN caught vCPU 0; 0: it was halted */
+#define HC_PMEM_CUT_RIP	    12 /* where the last CUT_WITHIN caught vCPU 0 or a neighbour; 0: asleep */
 /*
  * For a region that is saved to a partition. POWER_LOSS (of the VM, n is ignored): the power supply
  * says that it is about to fail: the VM stops where it is, its saved regions are saved in the time

@@ -184,6 +184,32 @@ void platform_power_button(struct vm *vm)
 	fake.powers++;
 }
 
+int pmem_set_mode(struct vm *vm, u32 number, u32 mode)
+{
+	FAKE_CHECK(fake.held && vm->state == VM_RUNNING && number < vm->pmem->count && mode < 3);
+	if (mode == 1)
+		return ERR_INVAL;
+	vm->pmem->region[number].mode = mode;
+	return 0;
+}
+
+int pmem_cut(struct vm *vm)
+{
+	FAKE_CHECK(fake.held && vm->state == VM_RUNNING);
+	vm->pmem->cuts++;
+	return 0;
+}
+
+int pmem_cut_within(struct vm *vm, u64 ticks, u64 seed)
+{
+	FAKE_CHECK(fake.held && vm->state == VM_RUNNING);
+	if (ticks > 1000000)
+		return ERR_INVAL;
+	vm->pmem->cut_at = ticks;
+	vm->pmem->random = seed;
+	return 0;
+}
+
 void pmem_power_fails(void)
 {
 	fake.power_fails = true;

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include "mon_fake.h"
+#include "pmem/backing.h"
 
 static void put64(u64 at, u64 value)
 {
@@ -171,6 +172,72 @@ static void test_acts(void **state)
 	fake.focus = BOOT_FOCUS_MONITOR;
 	type("\x04");
 	assert_int_equal(fake.focus, BOOT_FOCUS_VM + 1);
+}
+
+static void test_pmem(void **state)
+{
+	static u64 marks[3] = {0x11, 0};
+	static struct vm_pmem pmem = {.count = 3};
+	static struct backing backing = {.dirty = 3,
+					 .budget = 64,
+					 .most = 9,
+					 .last_pages = 5,
+					 .last_sectors = 50,
+					 .outcome = SAVE_OLDER};
+
+	assert_string_equal(ask("pmem"), "alpha has no persistent memory\n");
+	assert_answer("pmem alpha mode trap", "alpha has no persistent memory");
+	assert_answer("pmem alpha cut", "alpha has no persistent memory");
+	pmem.region[0] = (struct pmem_region){.base = gpa(4 * GIB),
+					      .mode = 2,
+					      .writes = 12,
+					      .hints = hpa(0x1000),
+					      .medium = {.kind = MEDIUM_MODEL,
+							 .bytes = 2 * MIB,
+							 .controllers = 5,
+							 .flushes = {1, 2, 3, 4, ~0ull},
+							 .lines_flushed = 7,
+							 .lines_lost = 8}};
+	marks_init(&pmem.region[0].opened, marks, 64);
+	pmem.region[1] = (struct pmem_region){.base = gpa(5 * GIB),
+					      .medium = {.kind = MEDIUM_RAM, .bytes = 4 * MIB}};
+	pmem.region[2] = (struct pmem_region){.base = gpa(6 * GIB),
+					      .hints = hpa(0x1000),
+					      .backing = &backing,
+					      .medium = {.kind = MEDIUM_RAM, .bytes = GIB}};
+	fake_vm[0].pmem = &pmem;
+	assert_string_equal(
+		ask("pmem alpha"),
+		"0: 2 MiB at 0x100000000, modelled\n"
+		"   stores to its hints 12, mode trap; flushes of 5 controllers:\n"
+		"     1 2 3 4\n"
+		"     18446744073709551615\n"
+		"   pages written since the last flush: 2\n"
+		"   lines flushed 7, drained 0, lost 8\n"
+		"1: 4 MiB at 0x140000000, lent RAM, volatile\n"
+		"2: 1024 MiB at 0x180000000, lent RAM that is saved\n"
+		"   stores to its hints 0, mode none; flushes of 0 controllers:\n"
+		"   dirty pages 3 of 64, most 9\n"
+		"   last save: 5 pages, 50 sectors; the last was damaged, the one before good\n");
+	assert_string_equal(ask("pmem alpha mode none"), "");
+	assert_int_equal(pmem.region[0].mode, 0);
+	assert_string_equal(ask("pmem 1 mode trap 1"), "");
+	assert_int_equal(pmem.region[1].mode, 2);
+	assert_answer("pmem alpha mode direct", "does not allow");
+	assert_answer("pmem alpha mode trap 3", "there is no region 3");
+	assert_answer("pmem alpha mode fast", "usage: pmem");
+	assert_answer("pmem alpha mode", "usage: pmem");
+	assert_answer("pmem alpha mode trap 0 0", "usage: pmem");
+	assert_string_equal(ask("pmem alpha cut"), "");
+	assert_int_equal(pmem.cuts, 1);
+	assert_string_equal(ask("pmem alpha cut 1000 5"), "");
+	assert_int_equal(pmem.cut_at, 1000);
+	assert_int_equal(pmem.random, 5);
+	assert_answer("pmem alpha cut 1000001", "modelled NVDIMMs only");
+	assert_answer("pmem alpha cut 0", "usage: pmem");
+	assert_answer("pmem alpha", "power has failed 1 times");
+	assert_answer("pmem alphabet", "does not run");
+	fake_vm[0].pmem = NULL;
 }
 
 static void test_regs(void **state)
@@ -437,6 +504,7 @@ int main(void)
 		cmocka_unit_test_setup(test_vms, setup),
 		cmocka_unit_test_setup(test_which_vm, setup),
 		cmocka_unit_test_setup(test_acts, setup),
+		cmocka_unit_test_setup(test_pmem, setup),
 		cmocka_unit_test_setup(test_regs, setup),
 		cmocka_unit_test_setup(test_mem, setup),
 		cmocka_unit_test_setup(test_walk, setup),
