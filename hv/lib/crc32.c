@@ -61,70 +61,126 @@ static void choose(void)
 }
 
 /*
- * For 128 bits a, high and low half: a * x^n is congruent to low * (x^(n + 64) mod P) + high * (x^n
- * mod P), bits reversed and shifted as PCLMULQDQ wants it. n = 512 moves a block over three others,
- * n = 128 over none.
+ * Factors by which 128 bits are moved over n further bits: the low half is to be multiplied by
+ * x^(n + 64) mod P, the high half by x^n mod P, in the order and shifted by the bit that PCLMULQDQ
+ * on reflected values wants. After these: x^64 mod P, P itself, and x^64 / P.
  */
-static const u64 over_three[2] = {0x154442bd4, 0x1c6e41596};
-static const u64 over_none[2] = {0x1751997d0, 0x0ccaa009e};
+struct factors {
+	u64 over_three[2]; /* n = 512: one of four blocks of 16 bytes, over the other three */
+	u64 over_none[2];  /* n = 128 */
+	u64 by_64[2];
+	u64 barrett[2]; /* x^64 / P, P */
+	u32 low_word[4];
+};
 
-/* Pieces of fold()'s assembly, one register or lane each. */
-#define SAVE(n)	   "movups %%xmm" #n ", 16*" #n "(%[save])\n"
-#define RESTORE(n) "movups 16*" #n "(%[save]), %%xmm" #n "\n"
-#define LOAD(n)	   "movups 16*" #n "(%[p]), %%xmm" #n "\n"
+static const struct factors factors = {
+	.over_three = {0x154442bd4, 0x1c6e41596},
+	.over_none = {0x1751997d0, 0x0ccaa009e},
+	.by_64 = {0x163cd6124, 0},
+	.barrett = {0x1f7011641, 0x1db710641},
+	.low_word = {~0u, 0, 0, 0},
+};
 
-/* xmm<n> * the factor in xmm5. */
+/* Pieces of fold()'s assembly. xmm0 to xmm3 are blocks, xmm4 is for passing use, xmm5 a factor. */
+#define SAVE(n)	     "movups %%xmm" #n ", 16*" #n "(%[save])\n"
+#define RESTORE(n)   "movups 16*" #n "(%[save]), %%xmm" #n "\n"
+#define LOAD(n)	     "movups 16*" #n "(%[head]), %%xmm" #n "\n"
+#define FACTOR(name) "movups %c[" #name "](%[factors]), %%xmm5\n"
 #define TIMES(n)                                 \
 	"movdqa %%xmm" #n ", %%xmm4\n"           \
 	"pclmulqdq $0x00, %%xmm5, %%xmm" #n "\n" \
 	"pclmulqdq $0x11, %%xmm5, %%xmm4\n"      \
 	"pxor %%xmm4, %%xmm" #n "\n"
-#define FOLD(n)                            \
-	TIMES(n)                           \
-	"movups 16*" #n "(%[p]), %%xmm4\n" \
+#define FOLD(n, at)                            \
+	TIMES(n)                               \
+	"movups 16*" #at "(%[data]), %%xmm4\n" \
 	"pxor %%xmm4, %%xmm" #n "\n"
 #define UNITE(n) TIMES(0) "pxor %%xmm" #n ", %%xmm0\n"
 
 /*
- * 16 bytes with the same remainder as the `blocks` times 64 at `p`. The vector registers belong to
- * a guest: those used are put back, all within one statement, and only legacy SSE is used, which
- * leaves the upper parts alone.
+ * The remainder of 64 bytes at `head`, into which `crc` is taken, and as many of the `len` at
+ * `data` as are whole blocks of 16. The vector registers belong to a guest: those used are put
+ * back, all within one statement, and only legacy SSE is used, which leaves the upper parts alone.
  */
-static void fold(u32 crc, const u8 *p, size_t blocks, u8 out[16])
+static u32 fold(u32 crc, const u8 *head, const u8 *data, size_t len)
 {
 	u8 save[6 * 16];
+	size_t left;
 
 	asm volatile(SAVE(0) SAVE(1) SAVE(2) SAVE(3) SAVE(4) SAVE(5) /* */
 		     LOAD(0) LOAD(1) LOAD(2) LOAD(3)		     /* */
 		     "movd %[crc], %%xmm4\n"
-		     "pxor %%xmm4, %%xmm0\n"
-		     "movups (%[three]), %%xmm5\n"
-		     "jmp 2f\n"
-		     "1: add $64, %[p]\n" FOLD(0) FOLD(1) FOLD(2) FOLD(3) /* */
-		     "2: dec %[blocks]\n"
-		     "jnz 1b\n"
-		     "movups (%[none]), %%xmm5\n" UNITE(1) UNITE(2) UNITE(3) /* */
-		     "movups %%xmm0, (%[out])\n"			     /* */
+		     "pxor %%xmm4, %%xmm0\n" /* */
+		     FACTOR(three)
+		     /* Four blocks at a time. */
+		     "sub $64, %[left]\n"
+		     "jb 2f\n"
+		     "1:\n" FOLD(0, 0) FOLD(1, 1) FOLD(2, 2) FOLD(3, 3) /* */
+		     "add $64, %[data]\n"
+		     "sub $64, %[left]\n"
+		     "jae 1b\n"
+		     "2:\n" FACTOR(none) UNITE(1) UNITE(2) UNITE(3)
+		     /* One at a time. */
+		     "add $48, %[left]\n"
+		     "js 4f\n"
+		     "3:\n" FOLD(0, 0) /* */
+		     "add $16, %[data]\n"
+		     "sub $16, %[left]\n"
+		     "jns 3b\n"
+		     /* 128 bits to 96, to 64, to 32. */
+		     "4:\n"
+		     "movdqa %%xmm0, %%xmm1\n"
+		     "psrldq $8, %%xmm1\n"
+		     "pclmulqdq $0x10, %%xmm5, %%xmm0\n"
+		     "pxor %%xmm1, %%xmm0\n" /* */
+		     FACTOR(by64) "movups %c[word](%[factors]), %%xmm2\n"
+				  "movdqa %%xmm0, %%xmm1\n"
+				  "psrldq $4, %%xmm1\n"
+				  "pand %%xmm2, %%xmm0\n"
+				  "pclmulqdq $0x00, %%xmm5, %%xmm0\n"
+				  "pxor %%xmm1, %%xmm0\n" /* */
+		     FACTOR(barrett) "movdqa %%xmm0, %%xmm1\n"
+				     "pand %%xmm2, %%xmm0\n"
+				     "pclmulqdq $0x00, %%xmm5, %%xmm0\n"
+				     "pand %%xmm2, %%xmm0\n"
+				     "pclmulqdq $0x10, %%xmm5, %%xmm0\n"
+				     "pxor %%xmm1, %%xmm0\n"
+				     "psrldq $4, %%xmm0\n"
+				     "movd %%xmm0, %[crc]\n" /* */
 		     RESTORE(0) RESTORE(1) RESTORE(2) RESTORE(3) RESTORE(4) RESTORE(5)
-		     : [p] "+r"(p), [blocks] "+r"(blocks)
-		     : [save] "r"(save), [crc] "r"(crc), [out] "r"(out), [three] "r"(over_three),
-		       [none] "r"(over_none)
+		     : [crc] "+r"(crc), [data] "+r"(data), [left] "=r"(left)
+		     : "[left]"(len), [head] "r"(head), [save] "r"(save), [factors] "r"(&factors),
+		       [three] "i"(offsetof(struct factors, over_three)),
+		       [none] "i"(offsetof(struct factors, over_none)),
+		       [by64] "i"(offsetof(struct factors, by_64)),
+		       [barrett] "i"(offsetof(struct factors, barrett)),
+		       [word] "i"(offsetof(struct factors, low_word))
 		     : "memory", "cc");
+	return crc;
 }
 
 u32 crc32(u32 crc, const void *data, size_t len)
 {
 	const u8 *p = data;
-	u8 rest[16];
 
 	if (unlikely(method == UNKNOWN))
 		choose();
 	crc = ~crc;
 	if (len >= FOLD_FROM && method == BY_FOLDING) {
-		fold(crc, p, len / 64, rest);
-		crc = by_table(0, rest, sizeof(rest));
-		p += len & ~(size_t)63;
-		len &= 63;
+		crc = fold(crc, p, p + 64, len - 64);
+		p += len & ~(size_t)15;
+		len &= 15;
 	}
 	return ~by_table(crc, p, len);
+}
+
+u32 crc32_headed(const u8 head[64], const void *data, size_t len)
+{
+	const u8 *p = data;
+
+	if (unlikely(method == UNKNOWN))
+		choose();
+	if (method != BY_FOLDING)
+		return crc32(crc32(0, head, 64), data, len);
+	return ~by_table(fold(~0u, head, p, len), p + (len & ~(size_t)15), len & 15);
 }

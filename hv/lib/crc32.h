@@ -9,3 +9,9 @@
  * The first call of all must not race with another one (it is made by the start-up code).
  */
 u32 crc32(u32 crc, const void *data, size_t len);
+
+/*
+ * crc32(crc32(0, head, 64), data, len) in one go: what a frame's checksum wants, whose first bytes
+ * are not counted as they are.
+ */
+u32 crc32_headed(const u8 head[64], const void *data, size_t len);

@@ -251,9 +251,16 @@ void fabric_work(struct fabric *f, u64 now)
 {
 	u32 i;
 
-	for (i = 0; i < FABRIC_LINKS; i++)
-		if (f->link[i].state != LINK_UNUSED)
-			step(f, &f->link[i], now);
+	for (i = 0; i < f->links; i++) {
+		struct fabric_link *l = &f->link[i];
+		enum link_state before = l->state;
+
+		step(f, l, now);
+		if (l->state != before) /* the agent has been asked for something */
+			f->cm_quiet = false;
+	}
+	while (f->links && f->link[f->links - 1].state == LINK_UNUSED)
+		f->links--;
 }
 
 /* When step() or transmission has something to do; 0: at once, as time-outs are found by sending.
@@ -283,10 +290,10 @@ static u64 link_deadline(const struct fabric *f, const struct fabric_link *l)
 
 u64 fabric_deadline(const struct fabric *f)
 {
-	u64 first = cm_deadline(&f->agent);
+	u64 first = f->cm_quiet ? f->cm_due : cm_deadline(&f->agent);
 	u32 i;
 
-	for (i = 0; i < FABRIC_LINKS; i++)
+	for (i = 0; i < f->links; i++)
 		first = MIN(first, link_deadline(f, &f->link[i]));
 	return first;
 }
@@ -313,6 +320,7 @@ void fabric_set_address(struct fabric *f, const u8 mac[6], u32 ip)
 		if (l->state == LINK_WAITING)
 			l->retry_at = 0;
 	}
+	f->cm_quiet = false;
 	cm_init(&f->agent, mac, ip, next_random(f));
 	f->agent.timeout = CM_TIMEOUT;
 	f->agent.retries = CM_RETRIES;
@@ -332,6 +340,7 @@ int fabric_link(struct fabric *f, const struct fabric_peer *peer)
 		l->client = next_random(f) | 1;
 		l->backoff = BACKOFF_LEAST;
 		l->state = LINK_WAITING;
+		f->links = MAX(f->links, i + 1);
 		return (int)i;
 	}
 	return ERR_BUSY;
@@ -348,6 +357,7 @@ void fabric_unlink(struct fabric *f, u32 link)
 	if (l->c && l->c->state != CM_DREQ_SENT && l->c->state != CM_CLOSED)
 		release(l);
 	l->state = LINK_LEAVING;
+	f->cm_quiet = false;
 }
 
 int fabric_post(struct fabric *f, u32 link, const struct rdma_work *work)
@@ -388,9 +398,10 @@ void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len)
 		return;
 	if (p.dest_qp == CM_QPN) {
 		cm_receive(&f->agent, now, &p);
+		f->cm_quiet = false;
 		return;
 	}
-	for (i = 0; i < FABRIC_LINKS; i++) {
+	for (i = 0; i < f->links; i++) {
 		struct fabric_link *l = &f->link[i];
 
 		if (l->state != LINK_UP || l->qp.config.local_qpn != p.dest_qp ||
@@ -403,17 +414,30 @@ void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len)
 	}
 }
 
+/* Looks at all connections, so not without a reason. */
+static bool transmit_cm(struct fabric *f, u64 now, struct rdma_frame *frame)
+{
+	if (f->cm_quiet && now < f->cm_due)
+		return false;
+	f->cm_quiet = !cm_transmit(&f->agent, now, frame);
+	if (f->cm_quiet)
+		f->cm_due = cm_deadline(&f->agent);
+	return !f->cm_quiet;
+}
+
 bool fabric_transmit(struct fabric *f, u64 now, struct rdma_frame *frame)
 {
 	u32 i;
 
 	if (!f->ip)
 		return false;
-	if (cm_transmit(&f->agent, now, frame))
+	if (transmit_cm(f, now, frame))
 		return true;
-	for (i = 0; i < FABRIC_LINKS; i++) {
-		struct fabric_link *l = &f->link[f->turn++ % FABRIC_LINKS];
+	for (i = 0; i < f->links; i++) {
+		struct fabric_link *l;
 
+		f->turn = f->turn + 1 < f->links ? f->turn + 1 : 0;
+		l = &f->link[f->turn];
 		if (l->state != LINK_UP || !rdma_qp_transmit(&l->qp, now, frame))
 			continue;
 		if (!l->sample_at)

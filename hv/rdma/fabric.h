@@ -71,7 +71,9 @@ struct fabric {
 	u8 mac[6];
 	u32 ip, mtu;
 	u64 random;
-	u32 turn;
+	u32 turn, links; /* none is in use from `links` on */
+	bool cm_quiet;	 /* the agent has nothing to send before cm_due */
+	u64 cm_due;
 };
 
 /* mtu: bytes of payload in a packet, 256 to 4096: 1024 for Ethernet's 1500. entropy: random. */

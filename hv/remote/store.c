@@ -113,10 +113,19 @@ struct store_op *op_on_page(struct store *s, u32 page, u64 except)
 
 void page_release(struct store *s, const struct store_op *op)
 {
-	if (!op_on_page(s, op->page, op->number))
-		s->page_flags[op->page] &= (u8)~PAGE_BUSY;
+	u8 *flags = &s->page_flags[op->page];
+
+	if (!(*flags & PAGE_SHARED) || !op_on_page(s, op->page, op->number))
+		*flags &= (u8) ~(PAGE_BUSY | PAGE_SHARED);
 	else
 		s->look = true;
+}
+
+void page_busy(struct store *s, u32 page)
+{
+	u8 *flags = &s->page_flags[page];
+
+	*flags |= *flags & PAGE_BUSY ? PAGE_SHARED : PAGE_BUSY;
 }
 
 static void clear_stall(struct store *s, struct store_op *op)
@@ -381,7 +390,7 @@ int store_read(struct store *s, u64 id, u32 page, void *data)
 	op = op_new(s, id, OP_READ, page, data);
 	if (!op)
 		return ERR_BUSY;
-	s->page_flags[page] |= PAGE_BUSY;
+	page_busy(s, page);
 	/* Reads never wait for writes, so the newest one, if there is one, is a write. */
 	if (other && other->kind == OP_WRITE) {
 		memcpy(data, other->data, PAGE_SIZE);
@@ -395,6 +404,7 @@ int store_read(struct store *s, u64 id, u32 page, void *data)
 int store_write(struct store *s, u64 id, u32 page, const void *data)
 {
 	struct store_op *op;
+	bool begun;
 
 	if (page >= s->config.pages)
 		return ERR_NOENT;
@@ -402,11 +412,11 @@ int store_write(struct store *s, u64 id, u32 page, const void *data)
 	op = op_new(s, id, OP_WRITE, page, (void *)(uintptr_t)data);
 	if (!op)
 		return ERR_BUSY;
-	if (write_begin(s, op)) {
-		s->page_flags[page] |= PAGE_BUSY;
+	begun = write_begin(s, op);
+	page_busy(s, page);
+	if (begun) {
 		write_step(s, op);
 	} else {
-		s->page_flags[page] |= PAGE_BUSY;
 		op->state = OP_QUEUED;
 		s->look = true;
 	}

@@ -16,6 +16,7 @@
 /* page_flags[]: the nodes whose copy is the page as it was last written (one bit each), and: */
 #define PAGE_WRITTEN 0x10
 #define PAGE_BUSY    0x20 /* an operation or a repair names it */
+#define PAGE_SHARED  0x40 /* perhaps more than one does */
 
 _Static_assert(ALL_NODES < PAGE_WRITTEN, "the bits of nodes are below");
 
@@ -126,6 +127,7 @@ void node_forget(struct store *s, u32 node, u64 length);
 
 #define NO_NUMBER UINT64_MAX
 struct store_op *op_on_page(struct store *s, u32 page, u64 except);
+void page_busy(struct store *s, u32 page);
 void page_release(struct store *s, const struct store_op *op);
 u32 buffer_take(struct store *s, struct store_op *op);
 void buffer_give_back(struct store *s, struct store_op *op);

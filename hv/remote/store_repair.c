@@ -123,7 +123,7 @@ static bool begin(struct store *s, u32 page, u32 source, u32 target)
 				.target = target};
 	op->wire = s->buffers + buffer_take(s, op) * PAGE_SIZE;
 	s->repairs++;
-	s->page_flags[page] |= PAGE_BUSY;
+	page_busy(s, page);
 	if (op_post(s, op, source, RDMA_READ)) {
 		end(s, op);
 		return false;

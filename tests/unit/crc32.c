@@ -83,6 +83,15 @@ static void test_lengths(void **state)
 				 by_bits(exact, len));
 		free(exact);
 	}
+	for (len = 0; len < 400; len++) {
+		u8 *exact = random_bytes(len + 64);
+		u8 *rest = malloc(len + 1);
+
+		memcpy(rest, exact + 64, len);
+		assert_int_equal(crc32_headed(exact, rest, len), by_bits(exact, len + 64));
+		free(rest);
+		free(exact);
+	}
 	free(data);
 }
 
@@ -98,6 +107,7 @@ static void test_methods(void **state)
 	method = BY_TABLE;
 	assert_int_equal(crc32(0, data, 4096), expected);
 	assert_int_equal(crc32(0, data + 1, 4090), by_bits(data + 1, 4090));
+	assert_int_equal(crc32_headed(data, data + 64, 4032), expected);
 	method = BY_FOLDING;
 	assert_int_equal(crc32(0, data, 4096), expected);
 	free(data);
