@@ -27,7 +27,8 @@ def test_paths(document):
 
 def test_configuration_keys():
     """Every key of the loader's tables has its row."""
-    tables = re.findall(r"_keys\[\] = \{\n(.*?)\n\};", (ROOT / "boot/config.c").read_text(), re.S)
+    tables = re.findall(r"_keys\[\] = \{\n(.*?)\n\};", (ROOT / "boot/config_values.c").read_text(),
+                        re.S)
     keys = re.findall(r'^\t\{"(\w+)"', "\n".join(tables), re.M)
     rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/configuration.md").read_text(), re.M)
     assert len(tables) == 2 and sorted(keys) == sorted(rows)
