@@ -7,6 +7,7 @@ socket that the emulator connects to, so input works the same way in every emula
 import dataclasses
 import os
 import pathlib
+import random
 import re
 import select
 import shutil
@@ -63,15 +64,15 @@ class Machine:
 
 
 def free_port_pair():
-    """A UDP port that nobody uses, nor the one after it."""
+    """A UDP port that nobody uses, nor the one after it; below those that the kernel chooses."""
     while True:
+        port = random.SystemRandom().randrange(10000, 30000, 2)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as first, \
                 socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return port
 
@@ -257,6 +258,8 @@ class Session:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             self.returncode = process.wait()
+            if self.machine.keep_disk:  # a Bochs that is killed leaves its mark
+                pathlib.Path(f"{self.image}.lock").unlink(missing_ok=True)
 
     def _loop(self, process, servers, timeout, keyboard):
         start = time.monotonic()

@@ -58,7 +58,6 @@ class Disk:
             session.stopping = False
             session.on_console = watch
         session.run(timeout)
-        self.image.with_name("disk.img.lock").unlink(missing_ok=True)  # of a Bochs that was killed
         (self.folder / "log").write_bytes(session.log)
         (self.folder / "console").write_bytes(session.console)
         return session
