@@ -67,8 +67,8 @@ static const struct choice partitions[] = {
 #define OPTION(field) offsetof(struct boot_options, field)
 #define VM(field)     offsetof(struct boot_vm, field)
 #define PMEM_TEXT                                                                             \
-	"up to 4 of ram SIZE [saved], model SIZE, host RANGE [direct], separated by commas; " \
-	"a SIZE is a multiple of 2M"
+	"up to 4 of ram SIZE [saved], model SIZE [CONTROLLERS], host RANGE [direct], "        \
+	"separated by commas; a SIZE is a multiple of 2M"
 #define NETWORK_TEXT "none, dhcp, or ADDRESS/LENGTH [GATEWAY], such as 10.0.0.2/24 10.0.0.1"
 #define REMOTE_TEXT  "up to 4 of ADDRESS[:PORT], separated by commas"
 #define PORT_TEXT    "com1 to com4, none, or a port number from 0x100 to 0xfff8, a multiple of 8"
@@ -304,6 +304,12 @@ static bool parse_pmem(const struct key *key, const char *item, struct boot_pmem
 	    out->bytes > key->max || !IS_ALIGNED(out->bytes, SIZE_2M))
 		return false;
 	len = config_word(&item, word);
+	if (len && out->source == BOOT_PMEM_MODEL) {
+		if (!config_number(word, len, &range) || !range || range > 16)
+			return false;
+		out->controllers = (u32)range;
+		return !config_word(&item, word);
+	}
 	out->saved = out->source == BOOT_PMEM_RAM && text_equal(word, "saved");
 	return !len || (out->saved && !config_word(&item, word));
 }

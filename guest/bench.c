@@ -4,6 +4,7 @@
  */
 #include "apic.h"
 #include "mem.h"
+#include "nfit.h"
 #include "smp.h"
 #include "umbra.h"
 
@@ -150,6 +151,42 @@ static void measure_memory(void)
 	report("ept.fresh_page", spent / pages);
 }
 
+/* What a store to a flush hint costs more than one to memory. */
+static void measure_flush(void)
+{
+	static const char *const modes[] = {"none", "direct", "trap"};
+	static struct nfit nfit;
+	volatile u64 *memory = mem_alloc(PAGE_SIZE, PAGE_SIZE);
+	u64 plain = ~0ull;
+
+	if (!nfit_read(&nfit) || !memory)
+		tap_bail("no NVDIMM");
+	*memory = 1;
+	for (u32 run = 0; run < 3; run++) {
+		u64 start = rdtsc();
+
+		for (u32 i = 0; i < ROUNDS; i++)
+			*memory = 1;
+		plain = MIN(plain, rdtsc() - start);
+	}
+	loop_cost = plain / ROUNDS;
+	for (u32 r = 0; r < nfit.regions; r++) {
+		u64 controllers = (u64)hypercall(HC_PMEM, HC_PMEM_CONTROLLERS, r, 0, 0);
+		volatile u64 *hint = (volatile u64 *)(uintptr_t)nfit.region[r].hint[0];
+
+		for (u32 mode = 0; mode < ARRAY_SIZE(modes); mode++) {
+			char name[40];
+
+			if (hypercall(HC_PMEM, HC_PMEM_SET_MODE, r, mode, 0))
+				tap_bail("no mode %s", modes[mode]);
+			*hint = 1;
+			snprintf(name, sizeof(name), "pmem.flush.%s.%u", modes[mode],
+				 (u32)controllers);
+			MEASURE(name, ROUNDS, *hint = 1);
+		}
+	}
+}
+
 static void measure_remote(void)
 {
 	if (smp_start() < 2) {
@@ -165,6 +202,11 @@ static void measure_remote(void)
 
 void guest_main(void)
 {
+	if (opt_flag("flush")) {
+		measure_flush();
+		tap_ok(true, "measured");
+		return;
+	}
 	measure_loop();
 	printf("# loop %llu\n", (unsigned long long)loop_cost);
 	measure_exits();

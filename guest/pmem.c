@@ -128,7 +128,7 @@ static void test_memory(void)
 	tap_is((u64)pmem(HC_PMEM_MODE, 1, 0), HC_PMEM_MODE_NONE, "the second does not");
 	tap_is((u64)pmem(HC_PMEM_MODE, 2, 0), (u64)HC_EINVAL, "there is no third");
 	tap_is((u64)pmem(99, 0, 0), (u64)HC_EINVAL, "an unknown question");
-	tap_is((u64)pmem(HC_PMEM_SET_MODE, 0, HC_PMEM_MODE_DIRECT), (u64)HC_EINVAL,
+	tap_is((u64)pmem(HC_PMEM_SET_MODE, 1, HC_PMEM_MODE_DIRECT), (u64)HC_EINVAL,
 	       "nothing to map directly");
 	tap_is((u64)pmem(HC_PMEM_SET_MODE, 0, 3), (u64)HC_EINVAL, "no such mode");
 }
@@ -194,6 +194,13 @@ static void test_modes(void)
 		sum += page[i] != i + 1;
 	tap_is(faults() - before, 0, "exits for %u stores and loads", many);
 	tap_is(flushes(), 0, "flushes");
+	tap_is((u64)pmem(HC_PMEM_SET_MODE, 0, HC_PMEM_MODE_DIRECT), 0, "mode direct");
+	page[1] = 98;
+	before = faults();
+	for (u32 i = 0; i < many; i++)
+		page[i] = i;
+	tap_is(faults() - before, 0, "exits for %u stores", many);
+	tap_is(flushes(), 0, "flushes that anybody notices");
 	tap_is((u64)pmem(HC_PMEM_SET_MODE, 0, HC_PMEM_MODE_TRAP), 0, "mode trap again");
 	for (u32 i = 0; i < many; i++)
 		sum += page[i] != i + 1;

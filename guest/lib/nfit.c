@@ -47,7 +47,7 @@ static void read_spa(struct nfit *out, const u8 *p)
 					  0xac, 0x43, 0x0d, 0x33, 0x18, 0xb7, 0x8c, 0xdb};
 	u64 index = get(p + 4, 2);
 
-	if (index < 1 || index > 2)
+	if (index < 1 || index > NFIT_REGIONS)
 		return;
 	out->region[index - 1].base = get(p + 32, 8);
 	out->region[index - 1].bytes = get(p + 40, 8);
@@ -57,7 +57,7 @@ static void read_spa(struct nfit *out, const u8 *p)
 
 static void read_hints(struct nfit *out, const u8 *p)
 {
-	for (u32 r = 0; r < 2; r++) {
+	for (u32 r = 0; r < NFIT_REGIONS; r++) {
 		struct nfit_region *region = &out->region[r];
 
 		if (!region->handle || region->handle != get(p + 4, 4))
@@ -85,7 +85,7 @@ bool nfit_read(struct nfit *out)
 			out->structures[type]++;
 		if (type == 0)
 			read_spa(out, p);
-		else if (type == 1 && spa >= 1 && spa <= 2)
+		else if (type == 1 && spa >= 1 && spa <= NFIT_REGIONS)
 			out->region[spa - 1].handle = (u32)get(p + 4, 4);
 		else if (type == 6)
 			read_hints(out, p);

@@ -94,8 +94,13 @@ int pmem_set_mode(struct vm *vm, u32 number, u32 mode)
 		return ERR_INVAL;
 	if (mode == HC_PMEM_MODE_NONE && r->medium.controllers && r->medium.kind != MEDIUM_MODEL)
 		return ERR_INVAL;
+	spin_lock(&r->mode_lock);
 	__atomic_store_n(&r->mode, mode, __ATOMIC_RELAXED);
 	pmem_map_hints(vm, number);
+	pmem_collect(vm, r);
+	medium_set_direct(&r->medium, mode == HC_PMEM_MODE_DIRECT);
+	medium_unlock(&r->medium);
+	spin_unlock(&r->mode_lock);
 	return 0;
 }
 

@@ -121,6 +121,15 @@ int medium_image(struct medium *m, struct medium *to)
 	return 0;
 }
 
+void medium_set_direct(struct medium *m, bool on)
+{
+	if (m->kind != MEDIUM_MODEL)
+		return;
+	if (m->unseen)
+		model_flush(m, ~0u);
+	m->unseen = on;
+}
+
 void medium_seed(struct medium *m, u64 seed)
 {
 	if (m->kind == MEDIUM_MODEL)

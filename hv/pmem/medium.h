@@ -49,9 +49,13 @@ struct medium {
 	/* real */
 	u32 first_hint[MEDIUM_CONTROLLERS + 1]; /* of controller i: up to that of i + 1 */
 	u64 hint[MEDIUM_HINTS];			/* host-physical */
-	hpa_t direct; /* the page of the only hint there is, if nothing else is in it; or 0 */
+	/* The page of the only hint there is, if nothing else is in it; or 0. A model's is for all
+	 * of its controllers. */
+	hpa_t direct;
 	/* model */
-	u8 *stored;	      /* the medium */
+	bool unseen; /* the guest stores to `direct`, and nobody notices: all is taken for flushed
+		      */
+	u8 *stored;  /* the medium */
 	struct marks written; /* pages that may differ */
 	u64 random;
 	u64 lines_flushed, lines_drained, lines_lost, cuts;
@@ -112,6 +116,11 @@ void medium_cut(struct medium *m);
  * are locked. ERR_INVAL: not models, or of different sizes.
  */
 int medium_image(struct medium *m, struct medium *to);
+/*
+ * A model: `direct` is mapped through from now on, or no longer. What has been stored by then is on
+ * the medium: the guest may have flushed it.
+ */
+void medium_set_direct(struct medium *m, bool on);
 /* From now on everything that happens by chance follows from this number. */
 void medium_seed(struct medium *m, u64 seed);
 /* Lines that are not on the medium yet, of those that may have been written. */

@@ -145,7 +145,7 @@ static void pick_chances(struct medium *m, struct chances *chances)
 	static const u16 levels[] = {0, 16, 128, 240, 256};
 
 	for (u32 c = 0; c < MEDIUM_CONTROLLERS; c++)
-		chances->of[c] = levels[next_random(m) % ARRAY_SIZE(levels)];
+		chances->of[c] = m->unseen ? 256 : levels[next_random(m) % ARRAY_SIZE(levels)];
 }
 
 static bool arrives(struct medium *m, u64 offset, const struct chances *chances)

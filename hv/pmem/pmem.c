@@ -135,27 +135,37 @@ static int take_frames(u64 bytes, hpa_t *out)
 	return err;
 }
 
-static int take_model(struct vm *vm, struct pmem_region *r, u64 bytes, u32 number)
+static int take_model(struct vm *vm, struct pmem_region *r, const struct boot_pmem *config,
+		      u32 number)
 {
 	const struct boot_options *o = &machine->options;
+	u32 controllers = config->controllers ? config->controllers : o->pmem_controllers;
+	u64 bytes = config->bytes;
 	u64 pages = bytes / PAGE_SIZE, marks = ALIGN_UP(marks_bytes(pages), PAGE_SIZE);
 	u8 *written = heap_alloc(2 * marks);
-	hpa_t live, stored;
+	hpa_t live, stored, direct;
 
 	if (!written)
 		return ERR_NOMEM;
+	if (frame_alloc_page(FRAME_HV, &direct)) {
+		heap_free(written, 2 * marks);
+		return ERR_NOMEM;
+	}
 	if (take_frames(bytes, &live)) {
+		frame_free(FRAME_HV, direct, PAGE_SIZE);
 		heap_free(written, 2 * marks);
 		return ERR_NOMEM;
 	}
 	if (take_frames(bytes, &stored)) {
 		frame_free(FRAME_HV, live, bytes);
+		frame_free(FRAME_HV, direct, PAGE_SIZE);
 		heap_free(written, 2 * marks);
 		return ERR_NOMEM;
 	}
-	medium_init_model(&r->medium, live, bytes, o->pmem_controllers,
+	medium_init_model(&r->medium, live, bytes, controllers,
 			  o->pmem_seed + vm->id * PMEM_REGIONS + number, phys_to_ptr(stored),
 			  written);
+	r->medium.direct = direct;
 	marks_init(&r->opened, written + marks, pages);
 	return 0;
 }
@@ -209,7 +219,7 @@ static int take_medium(struct vm *vm, struct pmem_region *r, u32 number)
 			take_backing(vm, r, number);
 		break;
 	case BOOT_PMEM_MODEL:
-		err = take_model(vm, r, config->bytes, number);
+		err = take_model(vm, r, config, number);
 		break;
 	}
 	return err;
@@ -227,7 +237,7 @@ static u32 best_mode(const struct medium *m)
 {
 	if (!m->controllers)
 		return HC_PMEM_MODE_NONE;
-	return m->direct.v ? HC_PMEM_MODE_DIRECT : HC_PMEM_MODE_TRAP;
+	return m->direct.v && m->kind == MEDIUM_REAL ? HC_PMEM_MODE_DIRECT : HC_PMEM_MODE_TRAP;
 }
 
 static int add_region(struct vm *vm, u32 number, gpa_t base)
@@ -301,6 +311,7 @@ int pmem_create(struct vm *vm)
 		if (err)
 			break;
 		r->mode = best_mode(&r->medium);
+		medium_set_direct(&r->medium, false);
 		vm->pmem->count = i + 1;
 		err = add_region(vm, i, gpa(base));
 		base = ALIGN_UP(base + r->medium.bytes, SIZE_1G);

@@ -28,13 +28,14 @@ struct vm;
 struct pmem_region {
 	struct medium medium;
 	gpa_t base;
-	u32 mode;		 /* HC_PMEM_MODE_*; atomic */
-	u32 range;		 /* MEDIUM_REAL: index in the host's NFIT */
-	u64 writes;		 /* atomic: to the hint page, trapped */
-	hpa_t hints;		 /* RAM that the page shows in modes NONE and TRAP */
-	hpa_t labels;		 /* PMEM_LABELS_STRIDE bytes */
-	struct marks opened;	 /* a model's pages that are mapped writable */
-	struct backing *backing; /* lent RAM that is saved; or NULL */
+	u32 mode;		   /* HC_PMEM_MODE_*; atomic */
+	u32 range;		   /* MEDIUM_REAL: index in the host's NFIT */
+	struct spinlock mode_lock; /* for changing the mode and what is mapped, together */
+	u64 writes;		   /* atomic: to the hint page, trapped */
+	hpa_t hints;		   /* RAM that the page shows in modes NONE and TRAP */
+	hpa_t labels;		   /* PMEM_LABELS_STRIDE bytes */
+	struct marks opened;	   /* a model's pages that are mapped writable */
+	struct backing *backing;   /* lent RAM that is saved; or NULL */
 };
 
 #define PMEM_NEVER (~0ull)

@@ -15,7 +15,7 @@
 #include <stdint.h>
 
 #define BOOT_INFO_MAGIC	  0x4152424d55424f4full /* "OOBUMBRA" */
-#define BOOT_INFO_VERSION 5
+#define BOOT_INFO_VERSION 6
 
 #define BOOT_MAX_MEMORY	 512
 #define BOOT_MAX_CPUS	 64
@@ -149,7 +149,7 @@ struct boot_options {		   /* [umbra] */
 	/* Modelled: from the signal that power fails until it has gone a disk takes this many
 	 * sectors; 0: no limit. */
 	uint32_t pmem_power_loss_sectors;
-	uint32_t role;		   /* enum boot_role */
+	uint32_t role; /* enum boot_role */
 	struct boot_network network;
 	uint32_t node_slices; /* MEMORY_NODE: 1 to 8 clients' equal shares */
 	uint64_t node_memory; /* MEMORY_NODE: bytes to lend; 0: half of what is free */
@@ -180,11 +180,13 @@ enum boot_pmem_source {
 };
 
 struct boot_pmem {
-	uint64_t bytes;	 /* RAM, MODEL: a multiple of 2 MiB */
-	uint32_t source; /* enum boot_pmem_source */
-	uint32_t range;	 /* HOST: the range's index in the NFIT */
-	uint32_t direct; /* HOST: 1: the page of the only flush hint may be mapped through */
-	uint32_t saved;	 /* RAM: 1: to a partition, and back at the next start */
+	uint64_t bytes;	      /* RAM, MODEL: a multiple of 2 MiB */
+	uint32_t source;      /* enum boot_pmem_source */
+	uint32_t range;	      /* HOST: the range's index in the NFIT */
+	uint32_t direct;      /* HOST: 1: the page of the only flush hint may be mapped through */
+	uint32_t saved;	      /* RAM: 1: to a partition, and back at the next start */
+	uint32_t controllers; /* MODEL: of this one; 0: pmem_controllers */
+	uint32_t reserved;
 };
 
 struct boot_vm { /* [vm NAME] */

@@ -97,7 +97,8 @@
  * HC_PMEM(what, n, argument): the calling VM's persistent region n, from 0; HC_EINVAL if there is
  * none, or for another `what`. Modes of its hint page, HC_PMEM_MODE_*: mapped writable, nothing
  * happens; mapped through to the host's; writes trap. SET_MODE takes only modes that the medium
- * allows: NONE and TRAP for a modelled one.
+ * allows: any for a modelled one, which takes everything for flushed while its page is mapped
+ * through, because it sees no store.
  *
  * What may lose data is for VMs with modelled regions and none of the host's. When power fails the
  * VM ends where it is; each line of 64 bytes that has been stored to since its controller was last

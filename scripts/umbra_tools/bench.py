@@ -26,6 +26,9 @@ KVM = {"exit.cpuid": 1349, "exit.vmcall": 3206, "exit.port_in": 1302, "exit.wrms
 EXPECTED = ["exit.cpuid", "exit.vmcall", "exit.port_in", "exit.port_out_uart", "exit.rdmsr",
             "exit.wrmsr", "exit.xapic_read", "exit.self_ipi", "exit.tscdeadline", "ept.fresh_page",
             "ipi.other_vcpu", "size.image_bytes", "size.hv_memory_bytes", "boot.instructions"]
+FLUSH = [f"pmem.flush.{mode}.{n}" for mode in ("none", "direct", "trap") for n in (1, 2, 4, 8)]
+# Four modelled NVDIMMs, in a machine of their own: their memory is not the other figures'.
+FLUSH_VM = {"pmem": ", ".join(f"model 2M {n}" for n in (1, 2, 4, 8)), "cmdline": "flush"}
 LINUX = bench_linux.FIGURES + bench_linux.PARTS
 
 
@@ -42,10 +45,12 @@ def image_bytes(path):
     return total
 
 
-def measure(emulator_name, cpu, cpus):
+def measure(emulator_name, cpu, cpus, settings=()):
     """{name: (value, unit)} of one boot."""
     config = Config.load(CONFIG)
     config.set("vm bench", "vcpus", cpus)
+    for key, value in dict(settings).items():
+        config.set("vm bench", key, value)
     for_emulator(config, emulator_name)
     with tempfile.TemporaryDirectory(dir=BUILD, prefix="bench.") as folder:
         folder = pathlib.Path(folder)
@@ -70,6 +75,8 @@ def bench(arguments):
                     "sees them, and write build/bench.json. size.image_bytes: code and data of the "
                     "hypervisor; size.hv_memory_bytes: memory that it keeps for itself; "
                     "boot.instructions: from the loader's first to the first guest instruction. "
+                    "pmem.flush.MODE.N: what a store to a flush hint costs more than one to "
+                    "memory, with N memory controllers. "
                     "linux.*_ratio: instructions that Debian's kernel takes to its shell, and two "
                     "loops in it, under Umbra and without it; linux.boot_exits: VM exits on the "
                     "way to the shell. Those are four boots of Linux, some minutes.")
@@ -92,11 +99,13 @@ def bench(arguments):
     two = measure(name, options.cpu, 2)
     figures = {k: v for k, v in one.items() if k not in TWO_CPUS}
     figures.update({k: v for k, v in two.items() if k in TWO_CPUS})
+    flush = measure(name, options.cpu, 1, FLUSH_VM)
+    figures.update({k: v for k, v in flush.items() if k in FLUSH})
     figures["size.image_bytes"] = (image_bytes(BUILD / "umbra.elf"), "bytes")
-    expected = EXPECTED
+    expected = EXPECTED + FLUSH
     if not options.no_linux:
         figures.update(bench_linux.measure(name, options.cpu))
-        expected = EXPECTED + LINUX
+        expected += LINUX
     missing = [k for k in expected if k not in figures]
     order = [k for k in expected if k in figures] + sorted(set(figures) - set(expected))
 

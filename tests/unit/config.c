@@ -120,7 +120,10 @@ static void test_pmem(void **state)
 	assert_good("[umbra]\npmem_controllers = 16\npmem_seed = 0xffffffff\n"
 		    "pmem_cuts = 100\npmem_cut_within = 1000000\n"
 		    "[vm a]\nkernel = k\n"
-		    "pmem = ram 2M,model\t1G , host 7,  host 65535 direct\n");
+		    "pmem = ram 2M,model\t1G , host 7,  host 65535 direct\n"
+		    "[vm b]\nkernel = k\npmem = model 2M 16, model 4M\n");
+	assert_int_equal(vms[1].pmem[0].controllers, 16);
+	assert_int_equal(vms[1].pmem[1].controllers, 0);
 	assert_int_equal(options.pmem_controllers, 16);
 	assert_int_equal(options.pmem_seed, 0xffffffff);
 	assert_int_equal(options.pmem_cuts, 100);
@@ -479,6 +482,9 @@ static void test_bad_values(void **state)
 		{"pmem = ram 3M", "is not a region"},
 		{"pmem = ram 2M 3", "is not a region"},
 		{"pmem = model 513G", "is not a region"},
+		{"pmem = model 2M 0", "is not a region"},
+		{"pmem = model 2M 17", "is not a region"},
+		{"pmem = model 2M 1 1", "is not a region"},
 		{"pmem = host", "is not a region"},
 		{"pmem = host 0", "is not a region"},
 		{"pmem = host 65536", "is not a region"},
