@@ -177,10 +177,12 @@ u32 crc32(u32 crc, const void *data, size_t len)
 u32 crc32_headed(const u8 head[64], const void *data, size_t len)
 {
 	const u8 *p = data;
+	u32 crc;
 
 	if (unlikely(method == UNKNOWN))
 		choose();
 	if (method != BY_FOLDING)
 		return crc32(crc32(0, head, 64), data, len);
-	return ~by_table(fold(~0u, head, p, len), p + (len & ~(size_t)15), len & 15);
+	crc = fold(~0u, head, p, len);
+	return ~(len & 15 ? by_table(crc, p + (len & ~(size_t)15), len & 15) : crc);
 }

@@ -76,7 +76,7 @@ static u32 icrc(const u8 *datagram, const u8 *extended, u32 extended_size, const
 		memcpy(more, extended, extended_size);
 	if (n)
 		memcpy(more + extended_size, payload, n);
-	return crc32_headed(first, payload + n, len - n);
+	return crc32_headed(first, n ? payload + n : payload, len - n);
 }
 
 /* The one's complement sum, whose bytes are in the order of memory (RFC 1071, 2 B). */

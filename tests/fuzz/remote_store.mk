@@ -1,0 +1,1 @@
+FUZZ_remote_store := $(UNIT_store)
