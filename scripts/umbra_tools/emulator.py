@@ -35,18 +35,20 @@ START_LIMIT = 300  # seconds of silence in which firmware and loader must reach 
 @dataclasses.dataclass
 class Nic:
     """A NIC whose wire is a pair of UDP ports on 127.0.0.1, one Ethernet frame in a datagram: the
-    emulator receives at `port` and sends to `port` + 1, which is where a peer binds."""
+    emulator receives at `port` and sends to `remote`, which is where a peer binds."""
     port: int = 0  # 0: a free pair is looked for
+    remote: int = 0  # 0: the port after it, which is all that Bochs can do
     model: str = "e1000"  # QEMU: also e1000e; Bochs has the former only
     mac: str = "52:54:00:75:6d:01"
 
     def __post_init__(self):
         self.port = self.port or free_port_pair()
+        self.remote = self.remote or self.port + 1
 
     @property
     def peer(self):
         """(port to bind, port to send to) for the other end."""
-        return self.port + 1, self.port
+        return self.remote, self.port
 
 
 @dataclasses.dataclass
@@ -148,6 +150,9 @@ def _bochs_command(machine, image, work, ports):
     if nic := machine.nic:
         if nic.model != "e1000":
             raise Failure(f"{program} has no NIC {nic.model}, only e1000")
+        if nic.remote != nic.port + 1:
+            raise Failure(f"{program}'s NIC sends to the UDP port after the one where it receives: "
+                          f"{nic.port}:{nic.port + 1} would do")
         slot = ", slot2=e1000"
         card = f"e1000: enabled=1, mac={nic.mac}, ethmod=socket, ethdev={nic.port}\n"
     (work / "bochsrc").write_text(f"""\
@@ -203,7 +208,7 @@ def _qemu_command(machine, image, work, ports):
     if nic := machine.nic:
         command += ["-netdev", f"dgram,id=net0,local.type=inet,local.host=127.0.0.1,"
                     f"local.port={nic.port},remote.type=inet,remote.host=127.0.0.1,"
-                    f"remote.port={nic.port + 1}",
+                    f"remote.port={nic.remote}",
                     "-device", f"{nic.model},id=nic0,netdev=net0,mac={nic.mac},romfile="]
     if machine.qmp:
         command += ["-qmp", f"tcp:127.0.0.1:{machine.qmp}"]

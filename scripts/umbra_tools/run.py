@@ -10,7 +10,7 @@ import sys
 import tempfile
 import termios
 
-from . import emulator, linux, report, results
+from . import emulator, linux, memnodes, report, results
 from .base import (BUILD, EXIT_HYPERVISOR, EXIT_TIMEOUT, EXIT_VM_FAULT, ROOT, Failure, build, main,
                    say)
 from .config import Config
@@ -20,6 +20,7 @@ from .disk import image_for
 # the host arrives: a kernel gets it in the middle of its entry code and is lost.
 BOCHS_HIDE = "vid"
 DEFAULT_CONFIG = ROOT / "guest" / "default.conf"
+NODE_CONFIG = "[umbra]\nrole = memory-node\nnetwork = 10.77.0.2/24\n"
 
 
 def mebibytes(text):
@@ -28,6 +29,13 @@ def mebibytes(text):
     if not m:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size: use 512, 512M or 2G")
     return max(1, int(m[1]) * {"K": 1, "M": 1024, "": 1024, "G": 1 << 20}[m[2].upper()] // 1024)
+
+
+def wire(text):
+    m = re.fullmatch(r"(\d{1,5}):(\d{1,5})", text)
+    if not m or not all(0 < int(port) < 65536 for port in m.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not LOCAL:REMOTE, two UDP ports")
+    return emulator.Nic(port=int(m[1]), remote=int(m[2]))
 
 
 def count(least, most):
@@ -55,6 +63,11 @@ def parse(arguments):
     p.add_argument("--memory", metavar="M", type=mebibytes, help="memory of the machine")
     p.add_argument("--config", metavar="FILE",
                    help="boot this umbra.conf; its paths are of this machine, relative to FILE")
+    p.add_argument("--memory-node", action="store_true",
+                   help="boot the machine as a memory node, 10.77.0.2; QEMU, no VT-x needed")
+    p.add_argument("--wire", metavar="LOCAL:REMOTE", type=wire,
+                   help="the NIC's wire: UDP ports of 127.0.0.1 where it receives and sends to; "
+                        "default: to memory nodes that are started for VMs with `remote`")
     p.add_argument("--guests", metavar="NAME[,NAME]|all",
                    help="boot these test kernels of guest/default.conf")
     debian = p.add_argument_group("Debian's kernel (the default)")
@@ -95,13 +108,20 @@ def parse(arguments):
         p.error("--guests is for the test kernels, without --config and --kernel")
     if options.initrd is not None and not options.kernel:
         p.error("--initrd needs --kernel")
-    other = next((name for name in ("kernel", "config", "guests") if getattr(options, name)), None)
+    if options.memory_node and (options.config or options.kernel or options.guests):
+        p.error("--memory-node runs no guests")
+    if options.memory_node:
+        options.emulator = options.emulator or "qemu"
+        options.log = options.log or "-"  # it says nothing elsewhere
+    other = next((name for name in ("kernel", "config", "guests", "memory_node")
+                  if getattr(options, name)), None)
+    what = other and other.replace("_", "-")
     for name in ("linux", "bzimage", "commands", "alone"):
         if getattr(options, name) and other:
-            p.error(f"--{name} is for Debian's kernel, without --{other}")
+            p.error(f"--{name} is for Debian's kernel, without --{what}")
     for name in ("append", "vcpus", "guest_mem"):
-        if getattr(options, name) is not None and other in ("config", "guests"):
-            p.error(f"--{name.replace('_', '-')} is for one guest, without --{other}")
+        if getattr(options, name) is not None and other in ("config", "guests", "memory_node"):
+            p.error(f"--{name.replace('_', '-')} is for one guest, without --{what}")
     if not other:
         options.linux = options.linux or linux.DEFAULT
         options.cpus = options.cpus or min(options.vcpus or 2, 4)
@@ -127,6 +147,8 @@ def configuration(options):
         config = linux.configuration(options.linux, vcpus=options.vcpus, alone=options.alone,
                                      memory=options.guest_mem or 256, append=options.append,
                                      bzimage=options.bzimage, session=options.commands)
+    elif options.memory_node:
+        config = Config(NODE_CONFIG, name="--memory-node")
     else:
         config = Config.load(options.config or DEFAULT_CONFIG)
     if options.guests and options.guests != "all":
@@ -151,14 +173,24 @@ def for_emulator(config, emulator_name, hide=None):
     return config
 
 
+def vm_size(config, vm, key, default):
+    """MiB that a key of a VM names."""
+    text = config.get(f"vm {vm}", key, default)
+    with contextlib.suppress(argparse.ArgumentTypeError, ValueError):
+        return mebibytes(text) if text[-1:].upper() in "KMG" else int(text, 0) >> 20
+    return 0
+
+
 def needed_memory(config):
     """MiB for a machine that holds Umbra and the guests, those that run at the same time."""
     sizes = [0]
     for vm in config.vms():
         sizes.append((config.disk_bytes(vm) + config.pmem_bytes(vm)) >> 20)
-        with contextlib.suppress(argparse.ArgumentTypeError):
-            text = config.get(f"vm {vm}", "memory", "64M")
-            sizes[-1] += mebibytes(text) if text[-1:].upper() in "KMG" else int(text, 0) >> 20
+        whole = vm_size(config, vm, "memory", "64M")
+        if config.get(f"vm {vm}", "remote"):  # what it has in frames, and what knows of the rest
+            sizes[-1] += vm_size(config, vm, "local", f"{whole // 2}M") + whole // 32
+        else:
+            sizes[-1] += whole
     sequence = config.get("umbra", "order") == "sequence"
     return max(1024, (max(sizes) if sequence else sum(sizes)) + 512)
 
@@ -311,6 +343,9 @@ def boot(options, config, work):
     # Test kernels see every feature that there is.
     hide = options.hide if tests else ", ".join(filter(None, [BOCHS_HIDE, options.hide]))
     for_emulator(config, machine.emulator, hide if machine.emulator != "qemu" else options.hide)
+    nodes = memnodes.MemoryNodes(config, lambda vm: vm_size(config, vm, "memory", "64M"))
+    if options.wire:
+        nodes.nodes = []
     names = config.vms()
     page = report.Wanted(options.report, config) if options.report else None
     image = pathlib.Path(options.disk).absolute() if options.disk else work / "umbra.img"
@@ -320,6 +355,14 @@ def boot(options, config, work):
         (work / "umbra.conf").write_text(config.text())
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(nodes)
+        machine.nic = options.wire or nodes.nic or (emulator.Nic() if options.memory_node else None)
+        if nodes:
+            machine.ips = memnodes.IPS
+            say(f"memory nodes: {nodes.describe()}")
+        elif machine.nic:
+            say(f"the NIC's wire is UDP 127.0.0.1:{machine.nic.port}; it sends to port "
+                f"{machine.nic.remote}")
         descriptor = 1
         if options.serial:
             descriptor = stack.enter_context(open(options.serial, "wb", buffering=0)).fileno()
