@@ -6,6 +6,7 @@
 #define TTL	     64
 #define DEFAULT_PKEY 0xffff
 #define PKEY_MASK    0x7fff /* the top bit says full or limited member */
+#define CNP_INTERVAL 50000  /* ns between two congestion notifications to one peer */
 
 u64 rdma_rnr_time(u8 code)
 {
@@ -79,6 +80,10 @@ void rdma_qp_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 		return;
 	}
 	qp->stats.rx_packets++;
+	if ((p->tos & IPV4_ECN) == IPV4_CE && !(flags & OPF_CNP) && now >= qp->cnp_after) {
+		qp->cnp_due = true;
+		qp->cnp_after = now + CNP_INTERVAL;
+	}
 	if (flags & OPF_REQUEST)
 		responder_receive(qp, p);
 	else if (flags & OPF_RESPONSE)
@@ -89,11 +94,21 @@ void rdma_qp_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 		qp->stats.dropped++;
 }
 
-/* Requests and answers take turns, so that a long READ of the peer's holds up neither. */
+/*
+ * Requests and answers take turns, so that a long READ of the peer's holds up neither; a congestion
+ * notification (A17.9.3) is before both.
+ */
 static bool next_packet(struct rdma_qp *qp, u64 now, struct rdma_packet *p)
 {
 	bool requester = qp->requester_turn;
 
+	if (qp->cnp_due) {
+		qp->cnp_due = false;
+		qp->stats.tx_cnps++;
+		p->opcode = OP_CNP;
+		p->congestion = BTH_BECN;
+		return true;
+	}
 	if (requester && requester_transmit(qp, now, p)) {
 		qp->requester_turn = false;
 		return true;

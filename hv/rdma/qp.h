@@ -178,9 +178,9 @@ struct rdma_qp_stats {
 	u64 tx_packets, rx_packets;
 	u64 tx_again; /* request packets repeated */
 	u64 timeouts, gaps, naks, rnr_naks;
-	u64 duplicates; /* requests seen before */
-	u64 dropped;	/* packets that fit nowhere */
-	u64 cnps;
+	u64 duplicates;	   /* requests seen before */
+	u64 dropped;	   /* packets that fit nowhere */
+	u64 cnps, tx_cnps; /* congestion notifications received and sent */
 };
 
 enum rdma_qp_state {
@@ -196,6 +196,8 @@ struct rdma_qp {
 	struct rdma_responder resp;
 	u16 ip_id;
 	bool requester_turn;
+	bool cnp_due;  /* the peer has to hear that its packets met congestion */
+	u64 cnp_after; /* and not again before this time */
 	struct rdma_qp_stats stats;
 };
 

@@ -12,6 +12,8 @@
 #define IPV4_PROTO_UDP 17
 #define IPV4_DF	       0x4000 /* do not fragment */
 #define IPV4_FRAGMENT  0x3fff /* more fragments, or an offset */
+#define IPV4_ECN       0x03   /* of the type of service, RFC 3168 */
+#define IPV4_CE	       0x03   /* a switch has met congestion */
 #define ROCE_UDP_PORT  4791
 #define ROCE_ICRC_SIZE 4u
 

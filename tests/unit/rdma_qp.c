@@ -135,6 +135,37 @@ static void test_header_fields(void **state)
 	pair_free(p);
 }
 
+/* A packet that a switch has marked is answered by one CNP, and the next one only after a while. */
+static void test_congestion_is_told(void **state)
+{
+	struct pair *p = pair_default(1);
+	struct rdma_packet packet = {0};
+	u32 tos;
+
+	/* Not capable, capable in two ways, capable but with another service: no congestion. */
+	for (tos = 0; tos < 3; tos++)
+		inject(p, 1, (struct rdma_packet){.opcode = OP_ACK, .tos = (u8)(tos | 0x68)});
+	assert_int_equal(transmit(p, 1, &packet), -1);
+	inject(p, 1, (struct rdma_packet){.opcode = OP_WRITE_ONLY, .tos = 3, .ack_request = true});
+	inject(p, 1, (struct rdma_packet){.opcode = OP_ACK, .tos = 0x6b});
+	assert_int_equal(transmit(p, 1, &packet), OP_CNP);
+	assert_int_equal(packet.congestion, BTH_BECN);
+	assert_int_equal(packet.dest_qp, p->end[1].qp.config.remote_qpn);
+	assert_false(packet.ack_request);
+	assert_int_not_equal(transmit(p, 1, &packet), OP_CNP);
+	/* A marked CNP says nothing of our own packets' way. */
+	p->now += 1000000;
+	inject(p, 1, (struct rdma_packet){.opcode = OP_CNP, .tos = 3});
+	assert_int_not_equal(transmit(p, 1, &packet), OP_CNP);
+	inject(p, 1, (struct rdma_packet){.opcode = OP_ACK, .tos = 3});
+	assert_int_equal(transmit(p, 1, &packet), OP_CNP);
+	p->now += 1000;
+	inject(p, 1, (struct rdma_packet){.opcode = OP_ACK, .tos = 3});
+	assert_int_not_equal(transmit(p, 1, &packet), OP_CNP);
+	assert_int_equal(p->end[1].qp.stats.tx_cnps, 2);
+	pair_free(p);
+}
+
 static void test_window(void **state)
 {
 	struct rdma_qp_config a = pair_config(0, 0);
@@ -923,6 +954,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_segmentation),
 		cmocka_unit_test(test_header_fields),
+		cmocka_unit_test(test_congestion_is_told),
 		cmocka_unit_test(test_window),
 		cmocka_unit_test(test_initiator_depth_and_fence),
 		cmocka_unit_test(test_posting_limits),
