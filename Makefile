@@ -75,7 +75,7 @@ BEARSSL_SIMD := $(BUILD)/hv/bearssl/symcipher/aes_x86ni.o $(BUILD)/hv/bearssl/sy
 $(BUILD)/hv/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -ffreestanding -mno-red-zone -mcmodel=kernel -fno-pic -fcf-protection=none \
-		$(if $(filter $@,$(BEARSSL_SIMD)),-mno-avx -mstackrealign,-mgeneral-regs-only) -fno-stack-protector \
+		$(if $(filter $@,$(BEARSSL_SIMD)),-mno-avx -mincoming-stack-boundary=3,-mgeneral-regs-only) -fno-stack-protector \
 		-fno-asynchronous-unwind-tables -w -DBR_USE_UNIX_TIME=0 -DBR_USE_URANDOM=0 \
 		$(BEARSSL_INC) -I$(BEARSSL_DIR)/src -c $< -o $@
 $(BEARSSL_DIR)/src/%.c: | $(BEARSSL_DIR)/.stamp ;

@@ -115,7 +115,9 @@ void virtio_finish(struct vm *vm, struct virtio *v, struct virtio_dev *dev, stru
 
 	if (wanted > 0)
 		virtio_interrupt(vm, dev, VIRTIO_ISR_QUEUE, 0);
-	else if (wanted < 0)
+	else if (wanted == ERR_AGAIN && !dev->busy)
+		virtio_set_busy(dev, wanted);
+	else if (wanted < 0 && wanted != ERR_AGAIN)
 		virtio_broken(vm, v, dev, "no access to its rings");
 }
 
@@ -164,7 +166,7 @@ void virtio_work(struct vcpu *vcpu, struct virtio *v)
 			__atomic_store_n(&dev->busy, 0, __ATOMIC_RELAXED);
 			virtio_serve(vcpu->vm, v, dev, busy_queue(dev));
 		}
-		left |= dev->busy;
+		left |= dev->busy == VIRTIO_BUSY;
 		spin_unlock(&dev->lock);
 	}
 	if (left)

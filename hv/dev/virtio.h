@@ -60,6 +60,10 @@ enum virtio_id { /* chapter 5 */
 #define VIRTIO_COST_CHAIN  512
 #define VIRTIO_COST_OUTPUT 64
 
+/* virtio_dev.busy: it can go on at once, or when a page of the guest has come (vm/away.h). */
+#define VIRTIO_BUSY    1
+#define VIRTIO_STARVED 2
+
 struct virtio_dev {
 	u32 layout; /* VIRTIO_LAYOUT */
 	u32 id;	    /* enum virtio_id */
@@ -70,7 +74,7 @@ struct virtio_dev {
 	u32 status;
 	u32 isr;
 	bool line;     /* level of the interrupt */
-	u32 busy;      /* atomic: work is left for virtio_work() */
+	u32 busy;      /* atomic: work is left for virtio_work(): VIRTIO_* below */
 	u32 max_chain; /* largest queue */
 	u32 queue_count;
 	u32 config_bytes;
@@ -103,6 +107,7 @@ struct virtio_console {
 	struct virtq_cursor cursor; /* in the chain that is being printed */
 	u64 left;
 	struct virtq_chain chain;
+	u32 filled;	   /* bytes in `input`, which could not be given back yet */
 	bool input_active; /* a buffer waits for what will be typed */
 	struct virtq_chain input;
 };
@@ -143,6 +148,21 @@ bool virtio_takes_input(const struct virtio *v);
 static inline bool virtio_running(const struct virtio_dev *dev)
 {
 	return (dev->status & (VIRTIO_DRIVER_OK | VIRTIO_NEEDS_RESET)) == VIRTIO_DRIVER_OK;
+}
+
+/* The buffer that waits for input is not the device's any more. */
+static inline void virtio_console_drop_input(struct virtio_console *c)
+{
+	c->input_active = false;
+	c->filled = 0;
+}
+
+/* What the last step of a piece of work returned: its cost, nothing to do, or ERR_AGAIN. */
+static inline void virtio_set_busy(struct virtio_dev *dev, int cost)
+{
+	u32 busy = cost > 0 ? VIRTIO_BUSY : cost == ERR_AGAIN ? VIRTIO_STARVED : 0;
+
+	__atomic_store_n(&dev->busy, busy, __ATOMIC_RELAXED);
 }
 
 /* Back to the state after power-on (2.1, 4.2.3.1). */

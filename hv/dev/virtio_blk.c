@@ -186,8 +186,10 @@ static int give_name(struct vm *vm, struct virtio_blk *b)
 	}
 	b->cursor = virtq_writable(&b->chain);
 	while ((n = virtq_take(&b->chain, &b->cursor, sizeof(b->name) - done, &to))) {
-		if (virtio_dma_write(vm, to, b->name + done, n))
-			return ERR_FAULT;
+		int err = virtio_dma_write(vm, to, b->name + done, n);
+
+		if (err)
+			return err;
 		done += n;
 	}
 	return 0;
@@ -198,12 +200,14 @@ static int begin(struct vm *vm, const struct virtio_dev *dev, struct virtio_blk 
 {
 	struct header header;
 	u64 data = b->chain.read_bytes - sizeof(header), room = b->chain.write_bytes - 1;
+	int err;
 
 	if (b->chain.read_bytes < sizeof(header) || !b->chain.write_bytes)
 		return ERR_INVAL;
 	b->cursor = (struct virtq_cursor){0};
-	if (virtq_read(vm, &b->chain, &b->cursor, &header, sizeof(header)))
-		return ERR_FAULT;
+	err = virtq_read(vm, &b->chain, &b->cursor, &header, sizeof(header));
+	if (err)
+		return err;
 	b->active = true;
 	b->result = VIRTIO_BLK_S_OK;
 	b->type = header.type;
@@ -249,6 +253,7 @@ static int copy_in(struct vm *vm, struct virtio_blk *b, u64 most, u64 *done)
 	u64 offset = b->at % PAGE_SIZE;
 	bool zeroes = b->type == VIRTIO_BLK_T_WRITE_ZEROES;
 	gpa_t from = gpa(0);
+	int err = 0;
 	u8 *to;
 
 	*done = MIN(most, PAGE_SIZE - offset);
@@ -259,27 +264,30 @@ static int copy_in(struct vm *vm, struct virtio_blk *b, u64 most, u64 *done)
 	to = writable(vm, b, b->at / PAGE_SIZE, *done == PAGE_SIZE);
 	if (!to)
 		return ERR_NOMEM;
-	if (!zeroes && !virtio_dma_read(vm, from, to + offset, *done))
-		return 0;
+	if (!zeroes)
+		err = virtio_dma_read(vm, from, to + offset, *done);
 	/* Also after a failure: a fresh page holds somebody else's data. */
-	memset(to + offset, 0, *done);
-	return zeroes ? 0 : ERR_FAULT;
+	if (zeroes || err)
+		memset(to + offset, 0, *done);
+	return err;
 }
 
 static int complete(struct vm *vm, struct virtq *q, struct virtio_blk *b)
 {
 	const struct virtq_chain *chain = &b->chain;
 	u32 written = 0;
+	int err = virtio_dma_write(vm, virtq_last_writable(chain), &b->result, 1);
 
-	b->active = false;
-	if (virtio_dma_write(vm, virtq_last_writable(chain), &b->result, 1))
-		return ERR_FAULT;
+	if (err)
+		return err;
 	/* Written without a gap from the first byte on (2.7.8.2): the status is the last byte. */
 	if (chain->write_bytes == 1 || (b->type == VIRTIO_BLK_T_IN && !b->result))
 		written = (u32)chain->write_bytes;
 	else if (b->type == VIRTIO_BLK_T_GET_ID && !b->result)
 		written = sizeof(b->name);
-	return virtq_push(vm, q, chain->head, written);
+	err = virtq_push(vm, q, chain->head, written);
+	b->active = err;
+	return err;
 }
 
 /*
@@ -289,6 +297,7 @@ static int complete(struct vm *vm, struct virtq *q, struct virtio_blk *b)
 static int step(struct vm *vm, const struct virtio_dev *dev, struct virtq *q, struct virtio_blk *b,
 		u64 budget)
 {
+	struct virtq_cursor before = b->cursor;
 	u64 done;
 	int err;
 
@@ -297,6 +306,10 @@ static int step(struct vm *vm, const struct virtio_dev *dev, struct virtq *q, st
 		if (err <= 0)
 			return err;
 		err = begin(vm, dev, b);
+		if (err == ERR_AGAIN) {
+			b->active = false;
+			virtq_unpop(q);
+		}
 		return err ? err : VIRTIO_COST_CHAIN + b->chain.count * VIRTIO_COST_DESC;
 	}
 	if (!b->left) {
@@ -306,6 +319,10 @@ static int step(struct vm *vm, const struct virtio_dev *dev, struct virtq *q, st
 	done = MIN(b->left, MAX(budget, PAGE_SIZE));
 	err = b->type == VIRTIO_BLK_T_IN ? copy_out(vm, b, done, &done)
 					 : copy_in(vm, b, done, &done);
+	if (err == ERR_AGAIN) {
+		b->cursor = before;
+		return err;
+	}
 	if (err == ERR_NOMEM) {
 		fail(b, VIRTIO_BLK_S_IOERR);
 		return 1;
@@ -324,11 +341,11 @@ void virtio_blk_serve(struct vm *vm, struct virtio *v, struct virtio_dev *dev, s
 		cost = step(vm, dev, q, b, (u64)budget);
 		budget -= cost;
 	} while (cost > 0 && budget > 0);
-	if (cost < 0) {
+	if (cost < 0 && cost != ERR_AGAIN) {
 		b->active = false;
 		virtio_broken(vm, v, dev, "its ring makes no sense");
 		return;
 	}
-	__atomic_store_n(&dev->busy, cost > 0, __ATOMIC_RELAXED);
+	virtio_set_busy(dev, cost);
 	virtio_finish(vm, v, dev, q);
 }

@@ -20,7 +20,8 @@ void virtio_console_create(struct virtio_dev *dev)
 
 void virtio_console_reset(struct virtio_console *c)
 {
-	c->active = c->input_active = false;
+	c->active = false;
+	virtio_console_drop_input(c);
 	__atomic_store_n(&c->opened, 0, __ATOMIC_RELAXED);
 }
 
@@ -28,13 +29,16 @@ void virtio_console_reset(struct virtio_console *c)
 
 static int print(struct vm *vm, struct virtio_console *c)
 {
+	struct virtq_cursor before = c->cursor;
 	u8 text[128];
 	gpa_t from;
 	u32 n = virtq_take(&c->chain, &c->cursor, MIN(c->left, sizeof(text)), &from);
 	int err = n ? virtio_dma_read(vm, from, text, n) : ERR_INVAL;
 
-	if (err)
+	if (err) {
+		c->cursor = before;
 		return err;
+	}
 	for (u32 i = 0; i < n; i++)
 		console_put(vm, text[i]);
 	c->left -= n;
@@ -49,8 +53,8 @@ static int output_step(struct vm *vm, struct virtq *q, struct virtio_console *c)
 	if (c->active && c->left)
 		return print(vm, c);
 	if (c->active) {
-		c->active = false;
 		result = virtq_push(vm, q, c->chain.head, 0);
+		c->active = result == ERR_AGAIN;
 		return result ? result : 1;
 	}
 	result = virtq_pop(vm, q, &c->chain);
@@ -74,11 +78,11 @@ void virtio_console_transmit(struct vm *vm, struct virtio *v, struct virtio_dev 
 		cost = output_step(vm, q, c);
 		budget -= cost;
 	} while (cost > 0 && budget > 0);
-	if (cost < 0) {
+	if (cost < 0 && cost != ERR_AGAIN) {
 		virtio_broken(vm, v, dev, "its output ring makes no sense");
 		return;
 	}
-	__atomic_store_n(&dev->busy, cost > 0, __ATOMIC_RELAXED);
+	virtio_set_busy(dev, cost);
 	virtio_finish(vm, v, dev, q);
 }
 
@@ -94,6 +98,13 @@ static int fill(struct vm *vm, const struct virtq_chain *buffer)
 
 	do {
 		room = virtq_take(buffer, &cursor, sizeof(text), &to);
+		/* What has been taken from the console cannot be given back. */
+		if (room && vm->remote) {
+			int err = virtio_dma_zero(vm, to, room);
+
+			if (err)
+				return total ? (int)total : err;
+		}
 		for (count = 0; count < room; count++) {
 			int byte = console_get(vm);
 
@@ -111,7 +122,7 @@ static int fill(struct vm *vm, const struct virtq_chain *buffer)
 /* As output_step(). A buffer that is taken while there is no input is kept for later. */
 static int input_step(struct vm *vm, struct virtq *q, struct virtio_console *c)
 {
-	int result;
+	int result, err;
 
 	if (!c->input_active) {
 		result = virtq_pop(vm, q, &c->input);
@@ -121,12 +132,15 @@ static int input_step(struct vm *vm, struct virtq *q, struct virtio_console *c)
 			return ERR_INVAL;
 		c->input_active = true;
 	}
-	result = fill(vm, &c->input);
+	result = c->filled ? (int)c->filled : fill(vm, &c->input);
 	if (result <= 0)
 		return result;
+	c->filled = (u32)result;
+	err = virtq_push(vm, q, c->input.head, (u32)result);
+	if (err)
+		return err;
 	c->input_active = false;
-	if (virtq_push(vm, q, c->input.head, (u32)result))
-		return ERR_FAULT;
+	c->filled = 0;
 	return VIRTIO_COST_CHAIN + c->input.count * VIRTIO_COST_DESC + result;
 }
 
@@ -142,7 +156,9 @@ void virtio_console_receive(struct vm *vm, struct virtio *v, struct virtio_dev *
 		cost = input_step(vm, q, c);
 		budget -= cost;
 	} while (cost > 0 && budget > 0);
-	if (cost < 0) {
+	if (cost == ERR_AGAIN)
+		__atomic_store_n(&v->input_due, 1, __ATOMIC_RELAXED);
+	else if (cost < 0) {
 		virtio_broken(vm, v, dev, "its input ring makes no sense");
 		return;
 	}

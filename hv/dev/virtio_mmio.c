@@ -134,7 +134,7 @@ static void stop_queue(struct virtio *v, struct virtio_dev *dev, struct virtq *q
 	else if (dev->queue_sel == VIRTIO_CONSOLE_TX)
 		v->console.active = false;
 	else
-		v->console.input_active = false;
+		virtio_console_drop_input(&v->console);
 }
 
 static void write_ready(struct vm *vm, struct virtio *v, struct virtio_dev *dev, u32 value)
@@ -240,7 +240,7 @@ bool virtio_mmio_write(struct vcpu *vcpu, struct virtio *v, u64 offset, unsigned
 		virtio_serve(vcpu->vm, v, dev, (u32)value);
 	else
 		write_register(vcpu->vm, v, dev, reg, (u32)value);
-	left = dev->busy;
+	left = dev->busy == VIRTIO_BUSY;
 	spin_unlock(&dev->lock);
 	if (unlikely(left))
 		vcpu_request(vcpu, REQ_DEVICE);

@@ -231,7 +231,10 @@ int virtq_push(struct vm *vm, struct virtq *q, u16 head, u32 written)
 	if (err)
 		return err;
 	/* Stores stay in their order on this architecture: the element is there first. */
-	return write_half(vm, q->device + USED_INDEX, ++q->used);
+	err = write_half(vm, q->device + USED_INDEX, (u16)(q->used + 1));
+	if (!err)
+		q->used++;
+	return err;
 }
 
 int virtq_wants_interrupt(struct vm *vm, struct virtq *q)
@@ -245,6 +248,8 @@ int virtq_wants_interrupt(struct vm *vm, struct virtq *q)
 	/* Our index, then what the driver says; it writes and reads the other way round. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	err = read_half(vm, q->event_idx ? used_event(q) : q->driver + AVAIL_FLAGS, &value);
+	if (err == ERR_AGAIN)
+		q->signalled = old;
 	if (err)
 		return err;
 	if (!q->event_idx)

@@ -4,6 +4,9 @@
  * guest memory (vm/space.h), checked, and kept. What breaks a rule is ERR_INVAL or ERR_FAULT, and
  * the caller stops the device until it is reset. All numbers are little-endian, as this machine is.
  *
+ * ERR_AGAIN, in VMs with remote memory (vm/away.h): nothing has happened, and the same call is to
+ * be made again when the page has come.
+ *
  * Plain data; the caller locks.
  */
 #pragma once
@@ -49,6 +52,12 @@ int virtq_start(struct vm *vm, struct virtq *q);
  * or an error.
  */
 int virtq_pop(struct vm *vm, struct virtq *q, struct virtq_chain *chain);
+
+/* Puts the chain that was popped last back to where it was. */
+static inline void virtq_unpop(struct virtq *q)
+{
+	q->next--;
+}
 
 /* Gives a chain back, `written` bytes of it written to from its first writable one on. */
 int virtq_push(struct vm *vm, struct virtq *q, u16 head, u32 written);

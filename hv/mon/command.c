@@ -16,6 +16,7 @@ static const struct command commands[] = {
 	{"vm", "VM", "make it the one that commands are about", act_vm, true},
 	{"vcpus", "[VM]", "its vCPUs", show_vcpus, true},
 	{"stats", "[VM]", "its exits by reason, and other counters", show_stats, true},
+	{"remote", "[VM]", "its memory on memory nodes", show_remote, true},
 	{"regs", "[VM [VCPU]]", "registers", look_regs, true},
 	{"mem", "GPA [BYTES]", "guest-physical memory", look_mem, false},
 	{"walk", "GVA [VCPU]", "how the guest translates a linear address", look_walk, false},

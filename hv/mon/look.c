@@ -123,10 +123,19 @@ static enum step mem_step(struct job *job)
 	struct vm *vm = job_vm(job);
 	char hex[3 * PER_LINE + 2], text[PER_LINE + 1];
 	u8 byte[PER_LINE];
+	int err;
 
 	if (!vm || !n)
 		return STEP_DONE;
-	if (guest_read(vm, gpa(job->at), byte, n)) {
+	err = guest_read(vm, gpa(job->at), byte, n);
+	if (err == ERR_AGAIN) { /* on its way from a memory node */
+		if (job->deadline)
+			return rdtsc() < job->deadline ? STEP_WAIT : STEP_DONE;
+		job->deadline = rdtsc() + tsc_hz;
+		return STEP_WAIT;
+	}
+	job->deadline = 0;
+	if (err) {
 		mon_print("%012llx  %s\n", (ull)job->at,
 			  kind_of(space_find(&vm->space, gpa(job->at))));
 		return STEP_DONE;

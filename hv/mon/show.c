@@ -63,6 +63,8 @@ static const char *vcpu_state(const struct vcpu *vcpu)
 		return "halted";
 	case VCPU_WAIT_SIPI:
 		return "not started";
+	case VCPU_WAITING:
+		return "waits (page)";
 	}
 	return "stopped";
 }

@@ -19,6 +19,8 @@
 /* A store's operation by number. */
 #define ID_WRITE BIT64(63)
 
+typedef unsigned long long ull;
+
 static struct vm_remote *remotes[BOOT_MAX_VMS]; /* the network's lock */
 static u32 busy; /* atomic: operations queued or under way, roughly */
 
@@ -171,6 +173,21 @@ static void drain(void)
 		net_service();
 }
 
+static void report(const struct vm_remote *r)
+{
+	const struct pager_stats *s = pager_stats(r->pager);
+	u64 waited = 0;
+
+	for (u32 i = 0; i < PAGER_LATENCIES; i++)
+		waited += s->latency[i];
+	log_info("vm %s: remote memory: %llu faults, %llu pages read, %llu written, %llu dropped, "
+		 "%llu fetched ahead, %llu of them of use; %llu waits of %llu us, path %llu ticks",
+		 r->vm->config->name, (ull)s->faults, (ull)s->reads, (ull)s->writes, (ull)s->drops,
+		 (ull)s->prefetched, (ull)(s->prefetch_hits + s->prefetch_late), (ull)waited,
+		 (ull)(waited ? s->latency_sum / waited / 1000 : 0),
+		 (ull)(r->timed ? r->work_tsc / r->timed : 0));
+}
+
 void remote_destroy(struct vm *vm)
 {
 	frame_owner_t owner = (frame_owner_t)(FRAME_VM_BASE + vm->id);
@@ -184,6 +201,8 @@ void remote_destroy(struct vm *vm)
 		store_destroy(r->store);
 	net_unlock();
 	if (r->store) {
+		if (vm->restarts < 8)
+			report(r);
 		drain();
 		heap_free(r->store, r->store_bytes);
 	}

