@@ -3,6 +3,11 @@
 #include "lib/crc32.h"
 #include "lib/string.h"
 
+/*
+ * __builtin_memcpy() and __builtin_memset() here: of constant sizes, and inline although the
+ * hypervisor is built freestanding. They are on the way of every packet.
+ */
+
 /* Of IBTA table 38 (9.2.1) and A17.9.3 (CNP). */
 static const u16 op_flags[256] = {
 	[OP_SEND_FIRST] = OPF_REQUEST | OPF_SEND | OPF_FIRST | OPF_PAYLOAD,
@@ -61,8 +66,8 @@ static u32 icrc(const u8 *datagram, const u8 *extended, u32 extended_size, const
 	u32 n = 16 - extended_size;
 	u32 crc;
 
-	memset(first, 0xff, 8);
-	memcpy(first + 8, datagram, MASKED_LEN);
+	__builtin_memset(first, 0xff, 8);
+	__builtin_memcpy(first + 8, datagram, MASKED_LEN);
 	ip->tos = 0xff;
 	ip->ttl = 0xff;
 	put_be16(ip->checksum, 0xffff);
@@ -85,7 +90,7 @@ static u16 ipv4_sum(const struct ipv4_hdr *ip)
 	u32 word[sizeof(*ip) / 4], i;
 	u64 sum = 0;
 
-	memcpy(word, ip, sizeof(word));
+	__builtin_memcpy(word, ip, sizeof(word));
 	for (i = 0; i < ARRAY_SIZE(word); i++)
 		sum += word[i];
 	sum = (sum & 0xffffffff) + (sum >> 32);
@@ -172,7 +177,7 @@ int rdma_decode_ipv4(struct rdma_packet *p, const u8 *datagram, size_t len)
 	u32 crc;
 	int n;
 
-	memset(p, 0, sizeof(*p));
+	__builtin_memset(p, 0, sizeof(*p));
 	n = decode_udp(p, datagram, len);
 	if (n < 0)
 		return n;
@@ -208,12 +213,12 @@ int rdma_decode(struct rdma_packet *p, const u8 *frame, size_t len)
 	int ret;
 
 	if (len < sizeof(*eth) || be16(eth->type) != ETHERTYPE_IPV4) {
-		memset(p, 0, sizeof(*p));
+		__builtin_memset(p, 0, sizeof(*p));
 		return ERR_NOENT;
 	}
 	ret = rdma_decode_ipv4(p, frame + sizeof(*eth), len - sizeof(*eth));
-	memcpy(p->dst_mac, eth->dst, sizeof(p->dst_mac));
-	memcpy(p->src_mac, eth->src, sizeof(p->src_mac));
+	__builtin_memcpy(p->dst_mac, eth->dst, sizeof(p->dst_mac));
+	__builtin_memcpy(p->src_mac, eth->src, sizeof(p->src_mac));
 	return ret;
 }
 
@@ -223,7 +228,7 @@ static void encode_ipv4(const struct rdma_packet *p, u8 *at, u32 udp_len)
 	struct udp_hdr *udp = (struct udp_hdr *)(ip + 1);
 	u16 sum;
 
-	memset(ip, 0, sizeof(*ip));
+	__builtin_memset(ip, 0, sizeof(*ip));
 	ip->version_ihl = 0x45;
 	ip->tos = p->tos;
 	put_be16(ip->length, udp_len + (u32)sizeof(*ip));
@@ -234,7 +239,7 @@ static void encode_ipv4(const struct rdma_packet *p, u8 *at, u32 udp_len)
 	put_be32(ip->src, p->src_ip);
 	put_be32(ip->dst, p->dst_ip);
 	sum = (u16)~ipv4_sum(ip);
-	memcpy(ip->checksum, &sum, sizeof(sum));
+	__builtin_memcpy(ip->checksum, &sum, sizeof(sum));
 	put_be16(udp->src, p->src_port);
 	put_be16(udp->dst, ROCE_UDP_PORT);
 	put_be16(udp->length, udp_len);
@@ -300,8 +305,8 @@ int rdma_encode(const struct rdma_packet *p, struct rdma_frame *f)
 	f->payload_len = p->payload_len;
 	f->tail_len = pad + ROCE_ICRC_SIZE;
 
-	memcpy(eth->dst, p->dst_mac, sizeof(eth->dst));
-	memcpy(eth->src, p->src_mac, sizeof(eth->src));
+	__builtin_memcpy(eth->dst, p->dst_mac, sizeof(eth->dst));
+	__builtin_memcpy(eth->src, p->src_mac, sizeof(eth->src));
 	put_be16(eth->type, ETHERTYPE_IPV4);
 	encode_ipv4(p, datagram, rdma_frame_len(f) - (u32)(sizeof(*eth) + sizeof(struct ipv4_hdr)));
 	encode_bth(p, bth, pad);

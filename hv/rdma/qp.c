@@ -124,11 +124,11 @@ bool rdma_qp_transmit(struct rdma_qp *qp, u64 now, struct rdma_frame *f)
 {
 	struct rdma_packet p;
 
-	memset(&p, 0, sizeof(p));
+	__builtin_memset(&p, 0, sizeof(p));
 	if (!next_packet(qp, now, &p))
 		return false;
-	memcpy(p.dst_mac, qp->config.remote_mac, sizeof(p.dst_mac));
-	memcpy(p.src_mac, qp->config.local_mac, sizeof(p.src_mac));
+	__builtin_memcpy(p.dst_mac, qp->config.remote_mac, sizeof(p.dst_mac));
+	__builtin_memcpy(p.src_mac, qp->config.local_mac, sizeof(p.src_mac));
 	p.dst_ip = qp->config.remote_ip;
 	p.src_ip = qp->config.local_ip;
 	p.ip_id = qp->ip_id++;
