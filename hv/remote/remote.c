@@ -6,10 +6,10 @@
 #include "mem/frame.h"
 #include "net/net.h"
 #include "remote/internal.h"
+#include "remote/seal.h"
 #include "vm/control.h"
 #include "vmx/caps.h"
 #include "x86/asm.h"
-#include "x86/entropy.h"
 
 #define NS_PER_MS 1000000ull
 /* No memory node answers for so long: the VM is paused, so that its time stands still. */
@@ -107,7 +107,7 @@ static int make_store(struct vm_remote *r, struct fabric *fabric)
 				 .seal = config->seal};
 	void *memory;
 
-	if (c.seal && !entropy_fill(c.key, sizeof(c.key)))
+	if (c.seal && !seal_new_key(c.key))
 		log_warn("vm %s: the processor has no random numbers: its seal is weak",
 			 config->name);
 	for (u32 i = 0; i < c.nodes; i++) {

@@ -16,6 +16,8 @@
 
 void repair_scan(struct store *s)
 {
+	if (s->config.nodes < 2) /* nowhere to copy to */
+		return;
 	s->scan_left = s->config.pages;
 	s->lacking = false;
 	s->rescan_at = RDMA_NEVER;
