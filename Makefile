@@ -222,6 +222,7 @@ BEARSSL_HOST := $(BEARSSL_SRC:%=$(BUILD)/host/bearssl/%.o)
 $(BUILD)/host/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g -fPIC -w $(BEARSSL_INC) -I$(BEARSSL_DIR)/src -c $< -o $@
+.PRECIOUS: $(BUILD)/host/bearssl/%.o
 SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 -include $(wildcard tests/unit/*.mk) $(wildcard tests/fuzz/*.mk)
 UNITS := $(patsubst tests/unit/%.mk,$(BUILD)/unit/%,$(wildcard tests/unit/*.mk))
