@@ -141,7 +141,7 @@ static void write_run(u32 run, u64 pages)
 {
 	u64 budget = (u64)pmem(HC_PMEM_BUDGET), all = nfit.region[0].bytes / PAGE_SIZE;
 
-	rng_seed(&rng, run);
+	rng_seed(&rng, run + 1000 * control->losses);
 	for (u64 n = 0; n < pages; n++) {
 		write_page(SAVED_VA + (1 + rng_below(&rng, all - 1)) * PAGE_SIZE, run);
 		check((u64)pmem(HC_PMEM_DIRTY) <= budget, "more pages were dirty than the budget");
