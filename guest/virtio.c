@@ -10,6 +10,7 @@
 #include "mem.h"
 #include "umbra.h"
 #include "virtio.h"
+#include "virtio_blk.h"
 
 #define CONSOLE_SLOT 4
 #define VECTOR	     0x50
@@ -17,72 +18,13 @@
 #define INFO_BLOCK 0xeff00 /* what Umbra's AML looks at: magic, CPUs, devices */
 #define INFO_MAGIC 0x52424d55
 
-#define BLK_F_RO     BIT64(5)
-#define BLK_F_FLUSH  BIT64(9)
-#define BLK_F_ZEROES BIT64(14)
-
-#define BLK_IN	   0
-#define BLK_OUT	   1
-#define BLK_FLUSH  4
-#define BLK_GET_ID 8
-#define BLK_ZEROES 13
-
-#define OK     0
-#define IOERR  1
-#define UNSUPP 2
-#define NONE   0xee /* the device has written no status */
-
-#define SECTOR 512
-#define BIG    (64 * 1024)
-
-struct request {
-	u32 type, reserved;
-	u64 sector;
-};
+#define BIG (64 * 1024)
 
 static struct vio disk, rom, con;
 static const u8 *image; /* the first module */
 static u64 image_bytes, sectors;
 static u8 *buffer, *other;
-static struct request *request;
-static volatile u8 *status;
-static u32 last_written;
 static struct rng rng;
-
-/* --- one request -------------------------------------------------------------------------------
- */
-
-/* Header, data in `parts` pieces, status; in the queue's table or in an indirect one. */
-static void put_request(struct vq *q, u32 type, u64 sector, u8 *data, u32 bytes, u32 parts)
-{
-	u32 write = type == BLK_IN || type == BLK_GET_ID ? VQ_WRITE : 0, each = bytes / parts;
-
-	*request = (struct request){type, 0, sector};
-	*status = NONE;
-	vq_desc(q, 0, request, sizeof(*request), VQ_NEXT, 1);
-	for (u32 i = 0; i < parts; i++)
-		vq_desc(q, 1 + i, data + i * each, i + 1 < parts ? each : bytes - i * each,
-			write | VQ_NEXT, 2 + i);
-	vq_desc(q, 1 + parts, status, 1, VQ_WRITE, 0);
-}
-
-/* Waits for one used element; the device does everything before the notification returns. */
-static u32 finish(struct vio *d)
-{
-	u32 head = 99;
-
-	vio_notify(d, 0);
-	if (!vq_used(&d->queue[0], &head, &last_written) || head != 0)
-		return NONE;
-	return *status;
-}
-
-static u32 transfer(struct vio *d, u32 type, u64 sector, void *data, u32 bytes, u32 parts)
-{
-	put_request(&d->queue[0], type, sector, data, bytes, parts);
-	vq_add(&d->queue[0], 0);
-	return finish(d);
-}
 
 /* The disk's content at a byte, as it was at the start. */
 static u8 original(u64 at)
@@ -100,11 +42,11 @@ static bool same_as_image(const u8 *data, u64 at, u64 bytes)
 
 static bool whole_disk_is_original(struct vio *d)
 {
-	for (u64 s = 0; s < sectors; s += BIG / SECTOR) {
-		u32 bytes = (u32)MIN(sectors - s, BIG / SECTOR) * SECTOR;
+	for (u64 s = 0; s < sectors; s += BIG / BLK_SECTOR) {
+		u32 bytes = (u32)MIN(sectors - s, BIG / BLK_SECTOR) * BLK_SECTOR;
 
-		if (transfer(d, BLK_IN, s, buffer, bytes, 1) != OK ||
-		    !same_as_image(buffer, s * SECTOR, bytes))
+		if (blk_transfer(d, BLK_IN, s, buffer, bytes, 1) != BLK_OK ||
+		    !same_as_image(buffer, s * BLK_SECTOR, bytes))
 			return false;
 	}
 	return true;
@@ -129,7 +71,7 @@ static void test_discovery(void)
 	tap_ok(!vio_find(&none, 7) && vio_read(&none, 0) == ~0u, "an empty slot reads all ones");
 	tap_is(vio_read(&disk, VIO_R_CONFIG) | (u64)vio_read(&disk, VIO_R_CONFIG + 4) << 32,
 	       sectors, "capacity in sectors");
-	tap_is(*(volatile u8 *)(disk.base + VIO_R_CONFIG + 21), SECTOR >> 8,
+	tap_is(*(volatile u8 *)(disk.base + VIO_R_CONFIG + 21), BLK_SECTOR >> 8,
 	       "configuration space by bytes");
 	tap_is(*(volatile u16 *)(disk.base + VIO_R_MAGIC), 0xffff,
 	       "registers are 32 bits wide only");
@@ -192,36 +134,41 @@ static void test_reading(void)
 
 	tap_ok(vio_start(&disk, 0, 64), "the driver is ready");
 	tap_ok(whole_disk_is_original(&disk), "content of the disk");
-	tap_is(transfer(&disk, BLK_IN, 3, buffer, SECTOR, 1), OK, "one sector");
-	tap_is(last_written, SECTOR + 1, "used length of a read");
+	tap_is(blk_transfer(&disk, BLK_IN, 3, buffer, BLK_SECTOR, 1), BLK_OK, "one sector");
+	tap_is(blk_written, BLK_SECTOR + 1, "used length of a read");
 	start = rdtsc();
 	for (u32 i = 0; i < 16; i++)
 		vio_notify(&disk, 0);
 	tap_note("an empty notification takes %lu ticks", (rdtsc() - start) / 16);
 	start = rdtsc();
 	for (u32 i = 0; i < 16; i++)
-		transfer(&disk, BLK_IN, i, buffer, SECTOR, 1);
+		blk_transfer(&disk, BLK_IN, i, buffer, BLK_SECTOR, 1);
 	tap_note("a sector takes %lu ticks", (rdtsc() - start) / 16);
 	start = rdtsc();
-	transfer(&disk, BLK_IN, 0, buffer, BIG, 1);
+	blk_transfer(&disk, BLK_IN, 0, buffer, BIG, 1);
 	tap_note("64 KiB take %lu ticks", rdtsc() - start);
-	tap_is(transfer(&disk, BLK_IN, 5, buffer, 21 * SECTOR, 13), OK, "in 13 pieces");
-	tap_ok(same_as_image(buffer, 5 * SECTOR, 21 * SECTOR), "content in pieces");
-	tap_is(transfer(&disk, BLK_IN, last, buffer, SECTOR, 1), OK, "last sector");
-	tap_ok(same_as_image(buffer, last * SECTOR, SECTOR), "zeroes after the file's end");
-	memset(buffer, 0x5a, SECTOR);
-	tap_is(transfer(&disk, BLK_IN, last, buffer, 2 * SECTOR, 1), IOERR, "beyond the end");
-	tap_is(transfer(&disk, BLK_IN, ~0ull, buffer, SECTOR, 1), IOERR, "sector that wraps");
-	tap_is(transfer(&disk, BLK_IN, 0, buffer, SECTOR - 1, 1), IOERR, "part of a sector");
-	tap_ok(buffer[0] == 0x5a && buffer[SECTOR - 1] == 0x5a && last_written == 0,
+	tap_is(blk_transfer(&disk, BLK_IN, 5, buffer, 21 * BLK_SECTOR, 13), BLK_OK, "in 13 pieces");
+	tap_ok(same_as_image(buffer, 5 * BLK_SECTOR, 21 * BLK_SECTOR), "content in pieces");
+	tap_is(blk_transfer(&disk, BLK_IN, last, buffer, BLK_SECTOR, 1), BLK_OK, "last sector");
+	tap_ok(same_as_image(buffer, last * BLK_SECTOR, BLK_SECTOR), "zeroes after the file's end");
+	memset(buffer, 0x5a, BLK_SECTOR);
+	tap_is(blk_transfer(&disk, BLK_IN, last, buffer, 2 * BLK_SECTOR, 1), BLK_IOERR,
+	       "beyond the end");
+	tap_is(blk_transfer(&disk, BLK_IN, ~0ull, buffer, BLK_SECTOR, 1), BLK_IOERR,
+	       "sector that wraps");
+	tap_is(blk_transfer(&disk, BLK_IN, 0, buffer, BLK_SECTOR - 1, 1), BLK_IOERR,
+	       "part of a sector");
+	tap_ok(buffer[0] == 0x5a && buffer[BLK_SECTOR - 1] == 0x5a && blk_written == 0,
 	       "a refused read writes nothing");
-	tap_is(transfer(&disk, BLK_FLUSH, 0, buffer, 0, 1), OK, "flush");
-	tap_is(last_written, 1, "used length of a flush");
+	tap_is(blk_transfer(&disk, BLK_FLUSH, 0, buffer, 0, 1), BLK_OK, "flush");
+	tap_is(blk_written, 1, "used length of a flush");
 	memset(buffer, 0x5a, 32);
-	tap_is(transfer(&disk, BLK_GET_ID, 0, buffer, 20, 1), OK, "name");
+	tap_is(blk_transfer(&disk, BLK_GET_ID, 0, buffer, 20, 1), BLK_OK, "name");
 	tap_ok(buffer[0] && buffer[0] != 0x5a && buffer[20] == 0x5a, "name: \"%.20s\"", buffer);
-	tap_is(transfer(&disk, 99, 0, buffer, SECTOR, 1), UNSUPP, "a request that is none");
-	tap_is(transfer(&disk, BLK_ZEROES, 0, buffer, 16, 1), UNSUPP, "a feature not accepted");
+	tap_is(blk_transfer(&disk, 99, 0, buffer, BLK_SECTOR, 1), BLK_UNSUPP,
+	       "a request that is none");
+	tap_is(blk_transfer(&disk, BLK_ZEROES, 0, buffer, 16, 1), BLK_UNSUPP,
+	       "a feature not accepted");
 }
 
 static void test_writing(void)
@@ -231,35 +178,39 @@ static void test_writing(void)
 	vio_start(&disk, VIO_F_INDIRECT | BLK_F_ZEROES, 64);
 	for (u32 i = 0; i < BIG; i++)
 		other[i] = (u8)(i * 7 + i / 251);
-	tap_is(transfer(&disk, BLK_OUT, 7, other, 19 * SECTOR, 3), OK, "write");
-	tap_is(last_written, 1, "used length of a write");
+	tap_is(blk_transfer(&disk, BLK_OUT, 7, other, 19 * BLK_SECTOR, 3), BLK_OK, "write");
+	tap_is(blk_written, 1, "used length of a write");
 	memset(buffer, 0, BIG);
-	tap_is(transfer(&disk, BLK_IN, 4, buffer, 25 * SECTOR, 2), OK, "read around it");
-	tap_ok(!memcmp(buffer + 3 * SECTOR, other, 19 * SECTOR), "what was written");
-	untouched = same_as_image(buffer, 4 * SECTOR, 3 * SECTOR) &&
-		    same_as_image(buffer + 22 * SECTOR, 26 * SECTOR, 3 * SECTOR);
+	tap_is(blk_transfer(&disk, BLK_IN, 4, buffer, 25 * BLK_SECTOR, 2), BLK_OK,
+	       "read around it");
+	tap_ok(!memcmp(buffer + 3 * BLK_SECTOR, other, 19 * BLK_SECTOR), "what was written");
+	untouched = same_as_image(buffer, 4 * BLK_SECTOR, 3 * BLK_SECTOR) &&
+		    same_as_image(buffer + 22 * BLK_SECTOR, 26 * BLK_SECTOR, 3 * BLK_SECTOR);
 	tap_ok(untouched, "its neighbours");
-	tap_is(transfer(&disk, BLK_OUT, sectors - 1, other, 2 * SECTOR, 1), IOERR,
+	tap_is(blk_transfer(&disk, BLK_OUT, sectors - 1, other, 2 * BLK_SECTOR, 1), BLK_IOERR,
 	       "write beyond the end");
-	tap_is(transfer(&disk, BLK_OUT, 2, other, 100, 1), IOERR, "write of part of a sector");
+	tap_is(blk_transfer(&disk, BLK_OUT, 2, other, 100, 1), BLK_IOERR,
+	       "write of part of a sector");
 	*(u64 *)(void *)buffer = 9;
 	*(u64 *)(void *)(buffer + 8) = 10;
-	tap_is(transfer(&disk, BLK_ZEROES, 0, buffer, 16, 1), OK, "write zeroes");
-	transfer(&disk, BLK_IN, 7, buffer, 19 * SECTOR, 1);
-	memset(other + 2 * SECTOR, 0, 10 * SECTOR);
-	tap_ok(!memcmp(buffer, other, 19 * SECTOR), "zeroes were written");
+	tap_is(blk_transfer(&disk, BLK_ZEROES, 0, buffer, 16, 1), BLK_OK, "write zeroes");
+	blk_transfer(&disk, BLK_IN, 7, buffer, 19 * BLK_SECTOR, 1);
+	memset(other + 2 * BLK_SECTOR, 0, 10 * BLK_SECTOR);
+	tap_ok(!memcmp(buffer, other, 19 * BLK_SECTOR), "zeroes were written");
 	*(u64 *)(void *)buffer = sectors - 1;
 	*(u64 *)(void *)(buffer + 8) = 10;
-	tap_is(transfer(&disk, BLK_ZEROES, 0, buffer, 16, 1), IOERR, "zeroes beyond the end");
+	tap_is(blk_transfer(&disk, BLK_ZEROES, 0, buffer, 16, 1), BLK_IOERR,
+	       "zeroes beyond the end");
 	vio_start(&disk, 0, 16);
-	transfer(&disk, BLK_IN, 7, buffer, 19 * SECTOR, 1);
-	tap_ok(!memcmp(buffer, other, 19 * SECTOR), "a reset of the device keeps the data");
+	blk_transfer(&disk, BLK_IN, 7, buffer, 19 * BLK_SECTOR, 1);
+	tap_ok(!memcmp(buffer, other, 19 * BLK_SECTOR), "a reset of the device keeps the data");
 }
 
 static void test_read_only(void)
 {
 	tap_ok(vio_start(&rom, 0, 16), "the read-only disk is ready");
-	tap_is(transfer(&rom, BLK_OUT, 0, other, SECTOR, 1), IOERR, "a write is refused");
+	tap_is(blk_transfer(&rom, BLK_OUT, 0, other, BLK_SECTOR, 1), BLK_IOERR,
+	       "a write is refused");
 	tap_ok(whole_disk_is_original(&rom), "its content; the other disk's writes are not there");
 }
 
@@ -269,29 +220,29 @@ static void test_indirect(void)
 	struct vq table = {.desc = page_alloc()};
 
 	vio_start(&disk, VIO_F_INDIRECT, 64);
-	put_request(&table, BLK_IN, 30, buffer, 20 * SECTOR, 20);
+	blk_request(&table, BLK_IN, 30, buffer, 20 * BLK_SECTOR, 20);
 	vq_desc(q, 0, table.desc, 22 * 16, VQ_INDIRECT, 0);
 	vq_add(q, 0);
-	tap_is(finish(&disk), OK, "an indirect table of 22");
-	tap_is(last_written, 20 * SECTOR + 1, "its used length");
-	tap_ok(same_as_image(buffer, 30 * SECTOR, 20 * SECTOR), "its data");
+	tap_is(blk_finish(&disk), BLK_OK, "an indirect table of 22");
+	tap_is(blk_written, 20 * BLK_SECTOR + 1, "its used length");
+	tap_ok(same_as_image(buffer, 30 * BLK_SECTOR, 20 * BLK_SECTOR), "its data");
 	/* The last of a chain may be indirect. */
-	put_request(&table, BLK_IN, 30, buffer, SECTOR, 1);
-	vq_desc(q, 0, request, sizeof(*request), VQ_NEXT, 5);
+	blk_request(&table, BLK_IN, 30, buffer, BLK_SECTOR, 1);
+	vq_desc(q, 0, blk_header, sizeof(*blk_header), VQ_NEXT, 5);
 	vq_desc(q, 5, table.desc + 1, 2 * 16, VQ_INDIRECT, 0);
 	table.desc[1].next = 1;
 	vq_add(q, 0);
-	tap_is(finish(&disk), OK, "a table at a chain's end");
+	tap_is(blk_finish(&disk), BLK_OK, "a table at a chain's end");
 }
 
 /* More than one piece of work at once. */
 static void test_many(void)
 {
 	struct vq *q = &disk.queue[0];
-	u32 head, written, done = 0, each = (u32)MIN(sectors, BIG / SECTOR) * SECTOR;
+	u32 head, written, done = 0, each = (u32)MIN(sectors, BIG / BLK_SECTOR) * BLK_SECTOR;
 
 	vio_start(&disk, 0, 64);
-	put_request(q, BLK_IN, 0, buffer, each, 1);
+	blk_request(q, BLK_IN, 0, buffer, each, 1);
 	memset(buffer, 0, each);
 	for (u32 i = 0; i < 64; i++)
 		vq_add(q, 0);
@@ -299,8 +250,9 @@ static void test_many(void)
 	while (vq_used(q, &head, &written))
 		done += head == 0 && written == each + 1;
 	tap_is(done, 64, "64 reads of %u KiB by one notification", each / 1024);
-	transfer(&disk, BLK_IN, 100, buffer, 20 * SECTOR, 1);
-	tap_ok(same_as_image(buffer, 100 * SECTOR, 20 * SECTOR), "and the next request works");
+	blk_transfer(&disk, BLK_IN, 100, buffer, 20 * BLK_SECTOR, 1);
+	tap_ok(same_as_image(buffer, 100 * BLK_SECTOR, 20 * BLK_SECTOR),
+	       "and the next request works");
 }
 
 /* --- interrupts -------------------------------------------------------------------------------
@@ -334,7 +286,7 @@ static void read_silently(u32 times)
 	struct vq *q = &disk.queue[0];
 	u32 head, written;
 
-	put_request(q, BLK_IN, 1, buffer, SECTOR, 1);
+	blk_request(q, BLK_IN, 1, buffer, BLK_SECTOR, 1);
 	while (times--)
 		vq_add(q, 0);
 	vio_notify(&disk, 0);
@@ -397,12 +349,12 @@ static void test_interrupts(void)
 /* A valid request of 64 sectors is in descriptors 0 to 3; the cases break it. */
 static void bad_loop(struct vq *q)
 {
-	vq_desc(q, 2, buffer, SECTOR, VQ_WRITE | VQ_NEXT, 2);
+	vq_desc(q, 2, buffer, BLK_SECTOR, VQ_WRITE | VQ_NEXT, 2);
 }
 
 static void bad_long_loop(struct vq *q)
 {
-	vq_desc(q, 3, buffer, SECTOR, VQ_WRITE | VQ_NEXT, 1);
+	vq_desc(q, 3, buffer, BLK_SECTOR, VQ_WRITE | VQ_NEXT, 1);
 }
 
 static void bad_next(struct vq *q)
@@ -412,18 +364,18 @@ static void bad_next(struct vq *q)
 
 static void bad_hole(struct vq *q)
 {
-	vq_desc(q, 1, HOLE, SECTOR, VQ_WRITE | VQ_NEXT, 2);
+	vq_desc(q, 1, HOLE, BLK_SECTOR, VQ_WRITE | VQ_NEXT, 2);
 }
 
 static void bad_end(struct vq *q)
 {
-	vq_desc(q, 1, (const void *)(uintptr_t)(ram_top() - SECTOR), 2 * SECTOR, VQ_WRITE | VQ_NEXT,
-		2);
+	vq_desc(q, 1, (const void *)(uintptr_t)(ram_top() - BLK_SECTOR), 2 * BLK_SECTOR,
+		VQ_WRITE | VQ_NEXT, 2);
 }
 
 static void bad_wrap(struct vq *q)
 {
-	vq_desc(q, 1, (const void *)(uintptr_t)(0 - 256ull), SECTOR, VQ_WRITE | VQ_NEXT, 2);
+	vq_desc(q, 1, (const void *)(uintptr_t)(0 - 256ull), BLK_SECTOR, VQ_WRITE | VQ_NEXT, 2);
 }
 
 static void bad_length(struct vq *q)
@@ -433,7 +385,7 @@ static void bad_length(struct vq *q)
 
 static void bad_self(struct vq *q)
 {
-	vq_desc(q, 1, (const void *)(uintptr_t)VIO_BASE, SECTOR, VQ_WRITE | VQ_NEXT, 2);
+	vq_desc(q, 1, (const void *)(uintptr_t)VIO_BASE, BLK_SECTOR, VQ_WRITE | VQ_NEXT, 2);
 }
 
 static void bad_order(struct vq *q)
@@ -449,7 +401,7 @@ static void bad_header(struct vq *q)
 
 static void bad_no_status(struct vq *q)
 {
-	vq_desc(q, 0, request, sizeof(*request), 0, 0);
+	vq_desc(q, 0, blk_header, sizeof(*blk_header), 0, 0);
 }
 
 static void bad_status(struct vq *q)
@@ -501,7 +453,7 @@ static void bad_indirect_long(struct vq *q)
 	struct vq table = {.desc = (struct vq_desc *)(void *)other};
 
 	for (u32 i = 0; i < 100; i++)
-		vq_desc(&table, i, request, 16, VQ_NEXT, i + 1);
+		vq_desc(&table, i, blk_header, 16, VQ_NEXT, i + 1);
 	vq_desc(q, 0, other, 100 * 16, VQ_INDIRECT, 0);
 }
 
@@ -540,8 +492,9 @@ static const struct {
 
 static bool works_after_reset(void)
 {
-	return vio_start(&disk, 0, 16) && transfer(&disk, BLK_IN, 40, buffer, SECTOR, 1) == OK &&
-	       same_as_image(buffer, 40 * SECTOR, SECTOR);
+	return vio_start(&disk, 0, 16) &&
+	       blk_transfer(&disk, BLK_IN, 40, buffer, BLK_SECTOR, 1) == BLK_OK &&
+	       same_as_image(buffer, 40 * BLK_SECTOR, BLK_SECTOR);
 }
 
 static void test_bad_rings(void)
@@ -550,7 +503,7 @@ static void test_bad_rings(void)
 
 	for (u32 i = 0; i < ARRAY_SIZE(bad); i++) {
 		vio_start(&disk, VIO_F_INDIRECT, 16);
-		put_request(q, BLK_IN, 0, buffer, 64 * SECTOR, 2);
+		blk_request(q, BLK_IN, 0, buffer, 64 * BLK_SECTOR, 2);
 		bad[i].spoil(q);
 		if (!bad[i].adds)
 			vq_add(q, 0);
@@ -563,7 +516,7 @@ static void test_bad_rings(void)
 			tap_ok(false, "%s: quiet until the reset, works after it", bad[i].what);
 	}
 	vio_start(&disk, 0, 16);
-	put_request(q, BLK_IN, 0, buffer, SECTOR, 1);
+	blk_request(q, BLK_IN, 0, buffer, BLK_SECTOR, 1);
 	vq_desc(q, 5, (void *)(uintptr_t)q->desc, 3 * 16, VQ_INDIRECT, 0);
 	vq_add(q, 5);
 	vio_notify(&disk, 0);
@@ -579,9 +532,10 @@ static void test_protection(void)
 	memset(page, 0x77, PAGE_SIZE);
 	vio_start(&disk, 0, 16);
 	hypercall(HC_PROTECT, (uintptr_t)page, PAGE_SIZE, HC_PERM_R, 0);
-	tap_is(transfer(&disk, BLK_IN, 0, page, SECTOR, 1), NONE, "read into a protected page");
+	tap_is(blk_transfer(&disk, BLK_IN, 0, page, BLK_SECTOR, 1), BLK_NONE,
+	       "read into a protected page");
 	tap_ok(vio_status(&disk) & VIO_S_NEEDS_RESET, "stops the device");
-	tap_ok(page[0] == 0x77 && page[SECTOR - 1] == 0x77, "the page is as it was");
+	tap_ok(page[0] == 0x77 && page[BLK_SECTOR - 1] == 0x77, "the page is as it was");
 	hypercall(HC_PROTECT, (uintptr_t)page, PAGE_SIZE, HC_PERM_R | HC_PERM_W | HC_PERM_X, 0);
 	tap_ok(works_after_reset(), "the disk works again");
 }
@@ -616,7 +570,8 @@ static void test_random_rings(void)
 		if (round % 8 == 0) {
 			memset(buffer, 0, BIG);
 			alive = vio_start(&disk, 0, 16) &&
-				transfer(&disk, BLK_IN, sectors - 1, buffer, SECTOR, 1) == OK;
+				blk_transfer(&disk, BLK_IN, sectors - 1, buffer, BLK_SECTOR, 1) ==
+					BLK_OK;
 		}
 	}
 	tap_ok(alive, "%lu random rings, %lu stopped the device", rounds, stopped);
@@ -713,9 +668,9 @@ static void talk(void)
 	bool same;
 
 	same = vio_find(&disk, 0) && vio_start(&disk, 0, 16) && whole_disk_is_original(&disk);
-	memset(buffer, 0x99, SECTOR);
+	memset(buffer, 0x99, BLK_SECTOR);
 	printf("disk: %s\n", same ? "as in the image" : "changed");
-	printf("write: %u\n", transfer(&disk, BLK_OUT, 5, buffer, SECTOR, 1));
+	printf("write: %u\n", blk_transfer(&disk, BLK_OUT, 5, buffer, BLK_SECTOR, 1));
 	vio_find(&con, CONSOLE_SLOT);
 	vio_start(&con, 0, 16);
 	pic_mask_all();
@@ -750,12 +705,11 @@ void guest_main(void)
 		tap_bail("no module with the disk's content");
 	image = (const u8 *)(uintptr_t)boot.module[0].base;
 	image_bytes = boot.module[0].bytes;
-	sectors = (image_bytes + SECTOR - 1) / SECTOR;
+	sectors = (image_bytes + BLK_SECTOR - 1) / BLK_SECTOR;
 	rng_seed(&rng, opt_u64("seed", 1));
 	buffer = mem_alloc(BIG + PAGE_SIZE, PAGE_SIZE);
 	other = mem_alloc(BIG + PAGE_SIZE, PAGE_SIZE);
-	request = page_alloc();
-	status = (volatile u8 *)request + 64;
+	blk_init();
 	if (opt_flag("talk"))
 		talk();
 	test_discovery();

@@ -225,7 +225,11 @@ void lapic_eoi(struct lapic *l)
 		return;
 	isr_clear(l, (u8)vector);
 	lapic_eoi_done(l, (u8)vector);
-	lapic_changed(l);
+	/* The usual end of an interrupt: nothing has waited for it. */
+	if (!l->hardware && !l->irr_words)
+		update_ppr(l);
+	else
+		lapic_changed(l);
 }
 
 /* --- errors and local interrupts ------------------------------------------------------------ */

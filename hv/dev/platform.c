@@ -185,14 +185,21 @@ static u64 earliest_deadline(const struct vcpu *vcpu)
 	return MIN(at, __atomic_load_n(&p->deadline, __ATOMIC_RELAXED));
 }
 
+/*
+ * Own CPU. What comes earlier than the vCPU would exit anyway needs no more than to be noted there;
+ * what comes later, only if that exit was for it.
+ */
 static void refresh_deadline(struct vcpu *vcpu)
 {
-	u64 at = earliest_deadline(vcpu);
+	u64 at = earliest_deadline(vcpu), was = vcpu->timer_deadline;
 
-	if (at != vcpu->timer_deadline) {
-		vcpu->timer_deadline = at;
+	if (at == was)
+		return;
+	vcpu->timer_deadline = at;
+	if (at < vcpu->deadline)
+		vcpu->deadline = at;
+	else if (was == vcpu->deadline)
 		__atomic_or_fetch(&vcpu->requests, REQ_TIMER, __ATOMIC_RELAXED);
-	}
 }
 
 void lapic_timer_changed(struct lapic *l, u64 deadline)
@@ -396,7 +403,10 @@ void platform_timers(struct vcpu *vcpu, u64 now)
 	struct vm *vm = vcpu->vm;
 	struct platform *p = vm->platform;
 
-	lapic_tsc_changed(vcpu->lapic);
+	if (unlikely(vcpu->tsc_offset != p->tsc_offset[vcpu->index])) {
+		p->tsc_offset[vcpu->index] = vcpu->tsc_offset;
+		lapic_tsc_changed(vcpu->lapic);
+	}
 	p->lapic_deadline[vcpu->index] = lapic_timer(vcpu->lapic, now);
 	if (unlikely(vm->pmem))
 		pmem_tick(vcpu, now);

@@ -59,6 +59,7 @@ struct platform {
 	struct pci pci;
 	struct ioapic ioapic;
 	u64 lapic_deadline[BOOT_MAX_VCPUS]; /* each written by its own CPU */
+	u64 tsc_offset[BOOT_MAX_VCPUS];	    /* for which lapic_deadline[] holds; likewise */
 	struct lapic lapic[BOOT_MAX_VCPUS];
 };
 

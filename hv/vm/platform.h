@@ -87,7 +87,7 @@ void vcpu_apic_mode_changed(struct vcpu *vcpu);
  * Timers. vcpu->timer_deadline is the host TSC at which platform_timers() must run (~0 = never);
  * dev/ writes it whenever it changes, on the vCPU's own CPU (vCPU 0's includes PIT and RTC; a
  * device programmed by another vCPU sends vCPU 0 REQ_TIMER, upon which vm/ calls
- * platform_timers()).
+ * platform_timers()), and sees to it that vcpu->deadline is not later.
  */
 void platform_timers(struct vcpu *vcpu, u64 now);
 

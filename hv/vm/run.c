@@ -154,6 +154,14 @@ static __noinline int prepare_slowly(struct vcpu *vcpu)
 		/* Catches up if need be; then nobody has to wait for what is done here. */
 		ept_enter(vcpu->view, vcpu->cpu);
 		ept_leave(vcpu->cpu);
+		/* First, for it may bring an interrupt. */
+		now = rdtsc();
+		if (now >= vcpu->deadline) {
+			result = sched_tick(vcpu, now);
+			vcpu->deadline = MAX(vcpu->deadline, rdtsc() + LEAST_RUN);
+			if (result != RUN_AGAIN)
+				return result;
+		}
 		if (vcpu->requests)
 			requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_ACQUIRE);
 		/* The usual request: an interrupt or an exception. */
@@ -162,11 +170,6 @@ static __noinline int prepare_slowly(struct vcpu *vcpu)
 				event_deliver(vcpu);
 		} else {
 			result = serve_requests(vcpu, requests);
-		}
-		now = rdtsc();
-		if (now >= vcpu->deadline && result == RUN_AGAIN) {
-			result = sched_tick(vcpu, now);
-			vcpu->deadline = MAX(vcpu->deadline, rdtsc() + LEAST_RUN);
 		}
 		if (result != RUN_AGAIN)
 			return result;

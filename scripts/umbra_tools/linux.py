@@ -31,7 +31,7 @@ FLAVOURS = ("amd64", "cloud")
 DEFAULT = "cloud"  # of scripts/run and scripts/image: fewer drivers, so it starts sooner
 PACKAGES = {"amd64": "linux-image-amd64", "cloud": "linux-image-cloud-amd64"}
 # What a guest of Umbra has a use for, of what Debian does not build in; with dependencies.
-MODULES = ("virtio_mmio", "virtio_blk", "virtio_console", "ext4", "crc32c_generic", "button",
+MODULES = ("virtio_mmio", "virtio_blk", "virtio_console", "ext4", "crc32c_generic", "button", "evdev",
            "nfit", "nd_pmem", "nd_btt", "device_dax", "dax_pmem")
 # Quiet, as every character costs two exits; without the self-tests of the crypto code, which are
 # more than half of the instructions of a boot.
@@ -399,10 +399,25 @@ exec /sbin/init
 INITTAB = """::sysinit:/etc/rc
 ::respawn:/bin/cttyhack /bin/sh -l
 ::restart:/sbin/init
-::shutdown:/bin/umount -a -t ext4
+::shutdown:/etc/shutdown
+"""
+
+# Not umount -a: that tries / too, and says that it cannot be done.
+SHUTDOWN = r"""#!/bin/sh
+sync
+awk '$1 ~ "^/dev/" {print $2}' /proc/mounts | sort -r | while read -r place; do
+	umount "$place"
+done
+"""
+
+# What acpid does when the power button is pressed.
+BUTTON = """#!/bin/sh
+exec poweroff
 """
 
 RC = r"""#!/bin/sh
+modprobe -qa button evdev
+acpid -l /dev/null -p /run/acpid.pid
 cpus=$(nproc)
 memory=$(awk '/^MemTotal/ {print int($2 / 1024)}' /proc/meminfo)
 cat <<EOF
@@ -493,6 +508,8 @@ def initramfs(guest, output, *, session=None, files=None):
     archive.file("init", INIT.encode(), 0o755)
     archive.file("etc/inittab", INITTAB.encode())
     archive.file("etc/rc", RC.encode(), 0o755)
+    archive.file("etc/shutdown", SHUTDOWN.encode(), 0o755)
+    archive.file("etc/acpi/PWRF/00000080", BUTTON.encode(), 0o755)
     archive.file("etc/passwd", b"root::0:0:root:/root:/bin/sh\n")
     archive.file("etc/group", b"root:x:0:\n")
     for path in sorted((guest.folder / "modules").iterdir()):

@@ -1,8 +1,10 @@
 """The guest kernels on Umbra: every guest in every cell of a matrix of emulated machines.
 
-One boot per cell runs all guests, one after the other; each guest is one test item. The cells cover
-all pairs of (Bochs version, CPU model) and (version, CPUs), and every optional feature is hidden in
-some cell. --long adds the full product and each feature hidden alone.
+One boot per cell runs its guests, one after the other; each guest is one test item. The cells cover
+all pairs of (Bochs version, CPU model), and every optional feature is hidden in some cell. With 4
+CPUs only the guests run that have more than one vCPU: the others would leave three CPUs idle, which
+costs the emulator as much as if they worked. --long has every guest everywhere, the full product,
+and each feature hidden alone.
 """
 
 import functools
@@ -16,20 +18,23 @@ from umbra_tools.config import Config
 from umbra_tools.run import DEFAULT_CONFIG
 
 GUESTS = Config.load(DEFAULT_CONFIG).vms()
+SMP_GUESTS = [guest for guest in GUESTS
+              if int(Config.load(DEFAULT_CONFIG).get(f"vm {guest}", "vcpus", "1")) > 1]
 # scripts/bench; test_vms.py; test_monitor.py; test_remote.py
 NOT_TESTS = {"bench", "sharing", "monitored", "remote"}
 
 MODELS = ("corei7_haswell_4770", "corei7_skylake_x", "tigerlake")
 CPU_COUNTS = (1, 2, 4)
 
-# (emulator, model, CPUs): two diagonals of the square of models and CPUs, one for each version.
+# (emulator, model, CPUs). Several CPUs slow Bochs 3.0 down to a third: it then needs its debugger's
+# loop (scripts/umbra_tools/emulator.py).
 CELLS = [
     ("bochs", "corei7_haswell_4770", 1),
-    ("bochs", "corei7_skylake_x", 2),
-    ("bochs", "tigerlake", 4),
-    ("bochs3", "corei7_haswell_4770", 2),
-    ("bochs3", "corei7_skylake_x", 4),
+    ("bochs", "tigerlake", 2),
+    ("bochs", "corei7_skylake_x", 4),
+    ("bochs3", "corei7_haswell_4770", 1),
     ("bochs3", "tigerlake", 1),
+    ("bochs3", "corei7_skylake_x", 4),
 ]
 
 
@@ -48,10 +53,15 @@ HIDDEN = {
     "all": features(),
 }
 HIDE_CELLS = [
-    ("bochs3", "corei7_skylake_x", 2, "even"),
-    ("bochs3", "tigerlake", 2, "odd"),
+    ("bochs3", "corei7_skylake_x", 1, "even"),
+    ("bochs3", "tigerlake", 1, "odd"),
     ("bochs3", "corei7_skylake_x", 1, "needed"),
     ("bochs", "tigerlake", 1, "all"),
+]
+LONG_HIDE_CELLS = [
+    ("bochs3", "corei7_skylake_x", 2, "even"),
+    ("bochs3", "tigerlake", 2, "odd"),
+    ("bochs", "tigerlake", 2, "all"),
 ]
 
 
@@ -60,37 +70,41 @@ def cell_name(emulator, model, cpus, hidden=""):
 
 
 @functools.lru_cache(None)
-def booted(emulator, model, cpus, hidden=""):
+def booted(guests, emulator, model, cpus, hidden=""):
     if not have_emulator(emulator):
         pytest.skip(f"this machine has Bochs {bochs_version(emulator)} only")
-    return boot(GUESTS, name=cell_name(emulator, model, cpus, hidden), emulator_name=emulator,
+    return boot(guests, name=cell_name(emulator, model, cpus, hidden), emulator_name=emulator,
                 cpu=model, cpus=cpus, hide=HIDDEN.get(hidden, [hidden] if hidden else []))
+
+
+def cell_guests(cell, long):
+    return tuple(SMP_GUESTS if cell[2] == 4 and not long else GUESTS)
 
 
 def cases():
     cells = [(*cell, "") for cell in CELLS] + HIDE_CELLS
     full = [(e, m, c, "") for e in EMULATORS for m in MODELS for c in CPU_COUNTS]
-    full += [("bochs3", "corei7_skylake_x", 1, f) for f in features()]
+    full += LONG_HIDE_CELLS + [("bochs3", "corei7_skylake_x", 1, f) for f in features()]
     for cell in cells + [cell for cell in full if cell not in cells]:
-        marks = [pytest.mark.xdist_group(cell_name(*cell))]
-        if cell not in cells:
-            marks.append(pytest.mark.long)
         for guest in GUESTS:
+            marks = [pytest.mark.xdist_group(cell_name(*cell))]
+            if cell not in cells or guest not in cell_guests(cell, False):
+                marks.append(pytest.mark.long)
             yield pytest.param(cell, guest, marks=marks, id=f"{cell_name(*cell)}-{guest}")
 
 
 @pytest.mark.parametrize("cell,guest", cases())
-def test_guest(cell, guest):
-    result = booted(*cell)
+def test_guest(cell, guest, long):
+    result = booted(cell_guests(cell, long), *cell)
     assert result.vms[guest].problem() is None, result.explain(guest)
 
 
 @pytest.mark.parametrize("cell", [
     pytest.param(cell, marks=pytest.mark.xdist_group(cell_name(*cell)), id=cell_name(*cell))
     for cell in [(*cell, "") for cell in CELLS] + HIDE_CELLS])
-def test_machine(cell):
+def test_machine(cell, long):
     """The boot as a whole: the hypervisor ends by itself and reports no bug of its own."""
-    result = booted(*cell)
+    result = booted(cell_guests(cell, long), *cell)
     assert result.reason == "end" and result.status != EXIT_HYPERVISOR, result.explain()
     assert not re.search(r"\] error: ", result.log), result.explain()
 

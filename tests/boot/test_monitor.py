@@ -62,7 +62,7 @@ def play(script, name, emulator, cpus, vms, **umbra):
                      cpus)
 
 
-def play_with(config, script, name, emulator, cpus, timeout=100, **options):
+def play_with(config, script, name, emulator, cpus, timeout=200, **options):
     if not have_emulator(emulator):
         pytest.skip("this machine has no Bochs 2.7")
     terminal = Terminal(script)
@@ -316,9 +316,9 @@ def several_vcpus(t):
     t.type(CTRL_A + "mkill smp\r")
 
 
-@pytest.mark.parametrize("cpus", [1, 4])
-def test_several_vcpus(cpus):
-    result = play(several_vcpus, "smp", "bochs3", cpus, {"smp": {"vcpus": 3, "cmdline": "smp"}},
+@pytest.mark.parametrize("emulator,cpus", [("bochs", 4), ("bochs3", 1)])
+def test_several_vcpus(emulator, cpus):
+    result = play(several_vcpus, "smp", emulator, cpus, {"smp": {"vcpus": 3, "cmdline": "smp"}},
                   focus="monitor")
     assert result.reason == "end" and result.status == 137, result.explain()
 
@@ -365,8 +365,8 @@ def linux_pauses(t):
     t.type(CTRL_A + "x")
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("emulator,cpus", [("bochs3", 2)])
+@pytest.mark.parametrize("emulator,cpus", [
+    ("bochs3", 1), pytest.param("bochs", 2, marks=pytest.mark.long)])
 def test_linux_does_not_notice(emulator, cpus):
     """Half a minute of pause: no watchdog barks, and the clock has not moved."""
     config = linux.configuration("cloud", vcpus=2, memory=256, alone=True, session=LINUX,

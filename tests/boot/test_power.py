@@ -1,45 +1,22 @@
-"""What ACPI does to a machine: the reset register and soft-off."""
+"""What takes a machine down: ACPI's reset register and soft-off, and INIT to a boot processor
+without a warm start, which guest/reset.c cannot live to see."""
 
-import os
-import threading
+from typist import boot_with_keys
 
-from harness import boot, select
-
-
-class Typist(threading.Thread):
-    """Types one key after the other, half a second apart, until it is told to stop."""
-
-    def __init__(self, keys):
-        super().__init__(daemon=True)
-        self.keys = keys
-        self.done = threading.Event()
-        self.reader, self.writer = os.pipe()
-
-    def run(self):
-        for key in self.keys:
-            if self.done.wait(0.5):
-                break
-            os.write(self.writer, key.encode())
-
-    def __exit__(self, *_):
-        self.done.set()
-        self.join()
-        os.close(self.reader)
-        os.close(self.writer)
-
-    def __enter__(self):
-        self.start()
-        return self
+RESTARTS = "restarts: the guest reset its machine"
 
 
 def test_reset_and_power_off():
-    """Keys that are typed while the machine resets are lost: hence more than one of each."""
-    config = select(["acpi"], {"acpi": {"cmdline": "keys", "vcpus": 1}})
-    with Typist("rrr" + "o" * 100) as typist:
-        result = boot(config=config, name="power", emulator_name="bochs3", timeout=100,
-                      keys=typist.reader)
-    assert "vm acpi: restarts: the guest reset its machine" in result.log, result.explain()
+    result = boot_with_keys("acpi", "rrr" + "o" * 100, "power")
+    assert f"vm acpi: {RESTARTS}" in result.log, result.explain()
     assert result.console.count("waiting for a key") >= 2, result.explain()
     assert result.vms["acpi"].status == 0, result.explain()
     assert result.vms["acpi"].reason == "powered off", result.explain()
     assert result.reason == "end" and result.status == 0, result.explain()
+
+
+def test_init_of_the_bsp_resets_the_machine():
+    result = boot_with_keys("reset", "iii" + "x" * 100, "reset")
+    assert f"vm reset: {RESTARTS}" in result.log, result.explain()
+    assert result.console.count("waiting for a key") >= 2, result.explain()
+    assert result.vms["reset"].status == 1, result.explain()

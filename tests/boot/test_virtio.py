@@ -1,31 +1,18 @@
 """The virtio console with somebody typing, and a disk when its VM starts again."""
 
-import os
-
 import pytest
 
 from harness import boot, have_emulator, select
+from typist import Answers
 
-
-class Typist:
-    """Types the next line each time the guest listens."""
-
-    def __init__(self, *lines):
-        self.lines, self.seen = list(lines), b""
-        self.read, self.write = os.pipe()
-
-    def __call__(self, data, _):
-        self.seen += data
-        while self.lines and b"console: listening" in self.seen:
-            self.seen = self.seen.split(b"console: listening", 1)[1]
-            os.write(self.write, self.lines.pop(0).encode() + b"\r")
+LINES = ("hello", "a line of more than eight bytes", "reset", "after the reset", "end")
 
 
 @pytest.mark.parametrize("emulator", ["bochs", "bochs3"])
 def test_console_and_restart(emulator):
     if not have_emulator(emulator):
         pytest.skip("this machine does not have it")
-    typist = Typist("hello", "a line of more than eight bytes", "reset", "after the reset", "end")
+    typist = Answers(*((b"console: listening", line.encode() + b"\r") for line in LINES))
     config = select(["virtio"], {"virtio": {"cmdline": "talk"}})
     result = boot(config=config, name=f"virtio-talk-{emulator}", emulator_name=emulator,
                   keys=typist.read, on_console=typist)

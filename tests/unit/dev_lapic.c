@@ -162,6 +162,25 @@ static void raised_vectors(void **state)
 	assert_int_equal(lapic_take_raised(&l), -1);
 }
 
+/* Only an EOI that something has waited for makes the interrupts be looked at. */
+static void eoi_without_successor(void **state)
+{
+	enable();
+	lapic_set_irr(&l, 0x40, false);
+	lapic_set_irr(&l, 0x60, false);
+	assert_int_equal(lapic_accept(&l), 0x60);
+	changes = 0;
+	wr(LAPIC_EOI, 0);
+	assert_int_equal(changes, 1);
+	assert_int_equal(lapic_accept(&l), 0x40);
+	assert_int_equal(lapic_reg(&l, LAPIC_PPR), 0x40);
+	wr(LAPIC_EOI, 0);
+	/* The processor may have put something into IRR. */
+	assert_int_equal(changes, hardware ? 2 : 1);
+	if (!hardware) /* guests read the page without an exit */
+		assert_int_equal(lapic_reg(&l, LAPIC_PPR), 0);
+}
+
 static void eoi_broadcast(void **state)
 {
 	enable();
@@ -566,6 +585,7 @@ int main(void)
 		cmocka_unit_test_setup(priorities, setup),
 		cmocka_unit_test_setup(order_of_delivery, setup),
 		cmocka_unit_test_setup(raised_vectors, setup),
+		cmocka_unit_test_setup(eoi_without_successor, setup),
 		cmocka_unit_test_setup(eoi_broadcast, setup),
 		cmocka_unit_test_setup(software_disable, setup),
 		cmocka_unit_test_setup(errors, setup),

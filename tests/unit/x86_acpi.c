@@ -4,9 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <string.h>
 
-#include "host.h"
+#include "acpi_memory.h"
 #include "x86/acpi.h"
 #include "x86/paging.h"
 
@@ -24,33 +23,6 @@ void *paging_map_mmio(hpa_t base, u64 bytes, enum paging_type type)
 	return phys_to_ptr(base);
 }
 
-static u8 *at(u64 addr)
-{
-	return phys_to_ptr(hpa(addr));
-}
-
-static void fix_sum(u64 addr, size_t len, size_t field)
-{
-	u8 sum = 0;
-
-	at(addr)[field] = 0;
-	for (size_t i = 0; i < len; i++)
-		sum = (u8)(sum + at(addr)[i]);
-	at(addr)[field] = (u8)-sum;
-}
-
-static void put_table(u64 addr, const char *signature, u32 len)
-{
-	memcpy(at(addr), signature, 4);
-	memcpy(at(addr) + 4, &len, 4);
-	fix_sum(addr, len, 9);
-}
-
-static void put_pointer(u64 addr, u64 value, size_t size)
-{
-	memcpy(at(addr), &value, size);
-}
-
 static int setup(void **state)
 {
 	host_memory_init(MEMORY);
@@ -61,13 +33,7 @@ static int setup(void **state)
 	put_table(XSDT, "XSDT", 52);
 	put_pointer(RSDT + 36, FADT, 4);
 	put_table(RSDT, "RSDT", 40);
-	memcpy(at(RSDP), "RSD PTR ", 8);
-	at(RSDP)[15] = 2;
-	put_pointer(RSDP + 16, RSDT, 4);
-	put_pointer(RSDP + 20, 36, 4);
-	put_pointer(RSDP + 24, XSDT, 8);
-	fix_sum(RSDP, 20, 8);
-	fix_sum(RSDP, 36, 32);
+	put_rsdp(RSDP, RSDT, XSDT);
 	return 0;
 }
 

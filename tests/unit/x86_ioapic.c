@@ -4,8 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
-#include <string.h>
 
+#include "acpi_memory.h"
 #include "lib/log.h"
 #include "x86/ioapic.h"
 #include "x86/paging.h"
@@ -78,43 +78,20 @@ void fake_write(void *at, u32 value)
 	chips[chip].writes++;
 }
 
-static u8 *at_phys(u64 addr)
+static u32 put_ioapic(u32 offset, u8 length, u32 address)
 {
-	return phys_to_ptr(hpa(addr));
-}
-
-static void fix_sum(u64 addr, size_t len, size_t field)
-{
-	u8 sum = 0;
-
-	at_phys(addr)[field] = 0;
-	for (size_t i = 0; i < len; i++)
-		sum = (u8)(sum + at_phys(addr)[i]);
-	at_phys(addr)[field] = (u8)-sum;
-}
-
-static void put_table(u64 addr, const char *signature, u32 len)
-{
-	memcpy(at_phys(addr), signature, 4);
-	memcpy(at_phys(addr) + 4, &len, 4);
-	fix_sum(addr, len, 9);
-}
-
-static u32 put_ioapic(u32 at, u8 length, u32 address)
-{
-	u8 *entry = at_phys(MADT) + at;
+	u8 *entry = at(MADT) + offset;
 
 	memset(entry, 0, 12);
 	entry[0] = 1;
 	entry[1] = length;
 	memcpy(entry + 4, &address, 4);
-	return at + length;
+	return offset + length;
 }
 
 static int setup(void **state)
 {
 	static const u8 local[8] = {0, 8, 0, 0, 1};
-	u64 pointer = MADT;
 	u32 end;
 
 	host_memory_init(MEMORY);
@@ -122,18 +99,13 @@ static int setup(void **state)
 	maps = 0;
 	chips[0].last_pin = 23;
 	chips[1].last_pin = 119;
-	memcpy(at_phys(MADT) + 44, local, 8);
+	memcpy(at(MADT) + 44, local, 8);
 	end = put_ioapic(52, 12, FIRST);
 	end = put_ioapic(end, 12, SECOND);
 	put_table(MADT, "APIC", end);
-	memcpy(at_phys(XSDT) + 36, &pointer, 8);
+	put_pointer(XSDT + 36, MADT, 8);
 	put_table(XSDT, "XSDT", 44);
-	memcpy(at_phys(RSDP), "RSD PTR ", 8);
-	at_phys(RSDP)[15] = 2;
-	pointer = XSDT;
-	memcpy(at_phys(RSDP) + 24, &pointer, 8);
-	fix_sum(RSDP, 20, 8);
-	fix_sum(RSDP, 36, 32);
+	put_rsdp(RSDP, 0, XSDT);
 	return 0;
 }
 

@@ -1,0 +1,1 @@
+UNIT_dev_ports := $(filter-out hv/dev/wallclock.c,$(wildcard hv/dev/*.c))
