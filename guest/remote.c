@@ -4,7 +4,8 @@
  * Nothing here knows of remote memory: on any machine the points are the same.
  *
  * Options: mib=N memory to use (default: all that is free, less 1 MiB); rounds=N of each walk (1);
- * seed=N; only=NAME one of fill, walk, stride, write, code, tables, stacks, sort, smp.
+ * seed=N; only=NAME one of fill, walk, stride, write, code, tables, stacks, sort, smp; or, for
+ * scripts/bench, one of sequential, threes, random, local.
  */
 #include "cpu.h"
 #include "mem.h"
@@ -399,6 +400,64 @@ static void test_smp(void)
 	tap_is(added, expected, "no addition to common pages was lost");
 }
 
+/* --- for scripts/bench: many reads, hardly any writes ----------------------------------------- */
+
+static u64 next_page(struct rng *r, u64 i, const char *order)
+{
+	switch (order[0]) {
+	case 's': /* sequential */
+		return i % pages;
+	case 't': /* in strides of three */
+		return i * 3 % (pages - 1);
+	case 'l': /* with locality: 99 % of the visits to 40 % of the pages */
+		return rng_below(r, 100) ? rng_below(r, pages * 2 / 5) : rng_below(r, pages);
+	default:
+		return rng_below(r, pages);
+	}
+}
+
+static void visit(const char *order)
+{
+	u64 n = pages * rounds, wrong = 0, begin = rdtsc();
+	struct rng r;
+
+	rng_seed(&r, seed);
+	for (u64 i = 0; i < n; i++)
+		wrong += check(next_page(&r, i, order));
+	tap_is(wrong, 0, "%lu visits, %s", n, order);
+	printf("bench remote.%s %lu instructions\n", order, (rdtsc() - begin) / n);
+}
+
+static void bench_sequential(void)
+{
+	visit("sequential");
+}
+
+static void bench_threes(void)
+{
+	visit("threes");
+}
+
+static void bench_random(void)
+{
+	visit("random");
+}
+
+static void bench_local(void)
+{
+	visit("local");
+}
+
+static const struct {
+	const char *name;
+	void (*run)(void);
+} benches[] = {
+	{"sequential", bench_sequential},
+	{"threes", bench_threes},
+	{"random", bench_random},
+	{"local", bench_local},
+};
+
 /* ---------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -429,6 +488,13 @@ void guest_main(void)
 		tap_bail("%lu pages of memory are not there", pages);
 	memset(version, 0, pages * sizeof(version[0]));
 	tap_note("%lu pages from %p on", pages, (void *)area);
+	for (u32 i = 0; i < ARRAY_SIZE(benches); i++)
+		if (!strcmp(only, benches[i].name)) {
+			for (u64 page = 0; page < pages; page++)
+				fill(page);
+			benches[i].run();
+			tap_end();
+		}
 	test_fill();
 	for (u32 i = 0; i < ARRAY_SIZE(tests); i++)
 		if (!only[0] || !strcmp(only, tests[i].name))

@@ -67,10 +67,12 @@ void remote_evict(struct vm_remote *r)
 	/* Each piece looks at a part of the frames only; all are looked at several times at most,
 	 * for they get older each time. */
 	u32 pieces = 4 + r->frames / 64;
+	u64 began = rdtsc();
 
 	while (evict_batch(r) && pieces)
 		pieces--;
 	remote_post(r);
+	__atomic_fetch_add(&r->evict_tsc, rdtsc() - began, __ATOMIC_RELAXED);
 }
 
 /* --- prefetch and learning -------------------------------------------------------------------- */
@@ -171,6 +173,12 @@ enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 	enum pager_answer answer;
 	bool evict;
 
+	if (a.write && fault->linear_valid && !fault->walk && fault->linear.v % PAGE_SIZE == 0 &&
+	    pager_state(r->pager, a.page) == PAGER_AWAY && remote_overwrite(vcpu, fault, a)) {
+		if (pager_should_evict(r->pager))
+			remote_evict(r);
+		return FAULT_RETRY;
+	}
 	spin_lock(remote_lock(r));
 	if ((space_perms(&vcpu->vm->space, fault->addr) & wanted) != wanted) {
 		spin_unlock(remote_lock(r));
@@ -187,14 +195,11 @@ enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 	remote_post(r);
 	if ((answer == PAGER_WAIT || place.hit) && fault->linear_valid && !fault->walk)
 		prefetch(vcpu, fault->linear.v, place.hit);
+	remote_post(r);
+	if (answer == PAGER_WAIT)
+		__atomic_fetch_add(&r->work_tsc, rdtsc() - began, __ATOMIC_RELAXED);
 	if (evict)
 		remote_evict(r);
-	else
-		remote_post(r);
-	if (answer == PAGER_WAIT) {
-		__atomic_fetch_add(&r->work_tsc, rdtsc() - began, __ATOMIC_RELAXED);
-		__atomic_fetch_add(&r->timed, 1, __ATOMIC_RELAXED);
-	}
 	return FAULT_RETRY;
 }
 
@@ -250,6 +255,12 @@ u8 *remote_open(struct vm *vm, const struct region *region, gpa_t at, bool write
 void remote_close(struct vm *vm)
 {
 	spin_unlock(&vm->space.lock);
+}
+
+void remote_unmap(struct vm *vm, const struct region *region, gpa_t at, u64 bytes)
+{
+	for (u64 done = 0; done < bytes; done += PAGE_SIZE)
+		pager_unmap(vm->remote->pager, away_page(region, gpa_add(at, done)));
 }
 
 int remote_zero(struct vm *vm, const struct region *region, gpa_t at, u64 bytes)

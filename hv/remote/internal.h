@@ -27,7 +27,7 @@ struct vm_remote {
 	bool paused, corrupt, stalled;
 	/* Counters. */
 	u64 evictions;
-	u64 work_tsc, timed;
+	u64 work_tsc, evict_tsc;
 };
 
 /* vm->space.lock held: into the view, with the rights that the VM has left to it. 0 or ERR_NOMEM.
@@ -39,6 +39,10 @@ void remote_wake(struct vm_remote *r, u32 away);
 void remote_post(struct vm_remote *r);
 /* No lock held: evicts until there are frames, or all of them are on their way. */
 void remote_evict(struct vm_remote *r);
+
+/* A write fault on the first byte of a page that is away, no lock held: true: the instruction
+ * writes all of it, and has been advanced so far (overwrite.c). */
+bool remote_overwrite(struct vcpu *vcpu, const struct ept_fault *fault, struct pager_access a);
 
 static inline struct spinlock *remote_lock(struct vm_remote *r)
 {

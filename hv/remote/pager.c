@@ -494,6 +494,18 @@ void pager_mapped(struct pager *p, u32 page)
 	p->frame[p->page[page] & PAGE_FRAME].flags |= F_MAPPED;
 }
 
+void pager_unmap(struct pager *p, u32 page)
+{
+	enum pager_state state = state_of(p, page);
+	struct frame *frame = &p->frame[p->page[page] & PAGE_FRAME];
+
+	if ((state != PAGER_HERE && state != PAGER_LEAVING) || !(frame->flags & F_MAPPED))
+		return;
+	if (p->ops->unmap(p->ctx, page))
+		frame->flags |= F_DIRTY;
+	frame->flags &= (u16)~F_MAPPED;
+}
+
 /* --- eviction --------------------------------------------------------------------------------- */
 
 /* Free ones, and those that will be without any more doing. */

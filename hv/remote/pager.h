@@ -124,6 +124,8 @@ void pager_put_back(struct pager *p, const struct pager_op *op);
 bool pager_done(struct pager *p, const struct pager_op *op, bool ok, u64 now,
 		struct pager_place *place);
 void pager_mapped(struct pager *p, u32 page);
+/* Takes the page out of the view if it is there; the next access asks again. */
+void pager_unmap(struct pager *p, u32 page);
 
 /* Frames are getting few: the three steps are due. */
 bool pager_should_evict(const struct pager *p);

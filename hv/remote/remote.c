@@ -22,6 +22,7 @@
 typedef unsigned long long ull;
 
 static struct vm_remote *remotes[BOOT_MAX_VMS]; /* the network's lock */
+static u64 service_tsc;				/* atomic: see remote.h */
 static u32 busy; /* atomic: operations queued or under way, roughly */
 
 /* --- what the pager asks for ------------------------------------------------------------------ */
@@ -176,16 +177,20 @@ static void drain(void)
 static void report(const struct vm_remote *r)
 {
 	const struct pager_stats *s = pager_stats(r->pager);
+	const char *name = r->vm->config->name;
 	u64 waited = 0;
 
 	for (u32 i = 0; i < PAGER_LATENCIES; i++)
 		waited += s->latency[i];
 	log_info("vm %s: remote memory: %llu faults, %llu pages read, %llu written, %llu dropped, "
-		 "%llu fetched ahead, %llu of them of use; %llu waits of %llu us, path %llu ticks",
-		 r->vm->config->name, (ull)s->faults, (ull)s->reads, (ull)s->writes, (ull)s->drops,
-		 (ull)s->prefetched, (ull)(s->prefetch_hits + s->prefetch_late), (ull)waited,
-		 (ull)(waited ? s->latency_sum / waited / 1000 : 0),
-		 (ull)(r->timed ? r->work_tsc / r->timed : 0));
+		 "%llu overwritten",
+		 name, (ull)s->faults, (ull)s->reads, (ull)s->writes, (ull)s->drops,
+		 (ull)s->overwrites);
+	log_info("vm %s: remote memory: %llu waits of %llu us, %llu fetched ahead, %llu of use",
+		 name, (ull)waited, (ull)(waited ? s->latency_sum / waited / 1000 : 0),
+		 (ull)s->prefetched, (ull)(s->prefetch_hits + s->prefetch_late));
+	log_info("vm %s: remote memory: ticks: %llu faults, %llu evicting, %llu network", name,
+		 (ull)r->work_tsc, (ull)r->evict_tsc, (ull)service_tsc);
 }
 
 void remote_destroy(struct vm *vm)
@@ -375,9 +380,13 @@ bool remote_busy(void)
 
 bool remote_poll(void)
 {
+	u64 began;
+
 	if (!remote_busy())
 		return false;
-	net_service();
+	began = rdtsc();
+	if (net_service())
+		__atomic_fetch_add(&service_tsc, rdtsc() - began, __ATOMIC_RELAXED);
 	return true;
 }
 
@@ -394,7 +403,8 @@ bool remote_view(struct vm *vm, struct remote_view *out)
 					    .stalled = r->stalled,
 					    .evictions = r->evictions,
 					    .work_tsc = r->work_tsc,
-					    .faults_timed = r->timed,
+					    .evict_tsc = r->evict_tsc,
+					    .service_tsc = service_tsc,
 					    .pages = r->pages,
 					    .frames = r->frames};
 		store_stats(r->store, &out->store);

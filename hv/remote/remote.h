@@ -38,6 +38,8 @@ struct remote_view {
 	u32 nodes, replicas;
 	bool sealed, stalled;
 	u64 evictions;
-	u64 work_tsc, faults_timed; /* TSC ticks of the fault path without waiting; of how many */
+	/* TSC ticks: of faults that had to wait, without the wait; of evicting; of the network's
+	 * service meanwhile, where it had something to do (of all VMs). */
+	u64 work_tsc, evict_tsc, service_tsc;
 };
 bool remote_view(struct vm *vm, struct remote_view *out);

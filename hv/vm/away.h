@@ -31,6 +31,9 @@ enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 u8 *remote_open(struct vm *vm, const struct region *region, gpa_t at, bool write, bool whole);
 void remote_close(struct vm *vm);
 
+/* Takes whole pages out of the view, keeping what it knows of writes to them. The lock held. */
+void remote_unmap(struct vm *vm, const struct region *region, gpa_t at, u64 bytes);
+
 /* Zeroes whole pages: 0 or ERR_AGAIN (some of it may be done). */
 int remote_zero(struct vm *vm, const struct region *region, gpa_t at, u64 bytes);
 

@@ -149,6 +149,9 @@ static bool is_stale(u32 info, u32 svi, u64 rflags)
 		return false;
 	if ((info & INTR_INFO_TYPE) >= INTR_TYPE_SW_INTERRUPT)
 		return !vmcs_read(VMCS_EXIT_INSTR_LEN);
+	/* Vector 0 is that of no event at all: nobody's 8259 or local APIC gives it. */
+	if (info == INTR_INFO_VALID)
+		return true;
 	if (!((info ^ injected) & (INTR_INFO_VECTOR | INTR_INFO_TYPE)))
 		return false;
 	switch (info & INTR_INFO_TYPE) {

@@ -560,9 +560,10 @@ static void merge_range(struct space *space, gpa_t base, u64 bytes)
 int space_protect(struct vm *vm, gpa_t base, u64 bytes, u64 perms)
 {
 	struct space *space = &vm->space;
+	const struct region *region = whole_ram(space, base, bytes);
 	int err;
 
-	if (!whole_ram(space, base, bytes) || !perms_offered(perms))
+	if (!region || !perms_offered(perms))
 		return ERR_INVAL;
 	spin_lock(&space->lock);
 	/* Splits at both ends take four tables at most: with these, nothing below can fail
@@ -570,10 +571,12 @@ int space_protect(struct vm *vm, gpa_t base, u64 bytes, u64 perms)
 	err = ept_reserve(&space->view, FAULT_RESERVE);
 	if (!err)
 		err = add_override(space, base, bytes, perms);
-	if (!err)
+	/* Remote pages are mapped one by one, and not all with the rights that they may have. */
+	if (!err && region->kind == REGION_REMOTE)
+		remote_unmap(vm, region, base, bytes);
+	else if (!err)
 		err = ept_protect(&space->view, base, bytes, perms);
-	/* Pages that come and go one by one stay leaves of their own. */
-	if (!err && !vm->remote)
+	if (!err && region->kind != REGION_REMOTE)
 		merge_range(space, base, bytes);
 	spin_unlock(&space->lock);
 	ept_sync(&space->view, this_cpu()->index, cpu_count);
@@ -594,8 +597,11 @@ int space_discard(struct vm *vm, gpa_t base, u64 bytes)
 	spin_unlock(&space->lock);
 	/* Nobody may write through an old translation while, or after, the pages are cleared. */
 	ept_sync(&space->view, this_cpu()->index, cpu_count);
-	if (!err)
+	if (!err) {
+		remote_insist(true);
 		err = guest_zero(vm, base, bytes);
+		remote_insist(false);
+	}
 	return err;
 }
 

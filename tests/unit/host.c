@@ -248,6 +248,12 @@ __attribute__((weak)) bool remote_waits(struct vcpu *vcpu)
 	return false;
 }
 
+__attribute__((weak)) void remote_unmap(struct vm *vm, const struct region *region, gpa_t at,
+					u64 bytes)
+{
+	abort();
+}
+
 __attribute__((weak)) void remote_insist(bool on)
 {
 }

@@ -317,6 +317,13 @@ static void random_work(bool flags, u32 seed)
 				pager_unpin(m.pager, page);
 			}
 			break;
+		case 7:
+			/* As for other rights: invalidated before anything else happens. */
+			pager_unmap(m.pager, page);
+			m.stale[page] = (struct mapping){0};
+			assert_true(pager_state(m.pager, page) == PAGER_TAKEN ||
+				    !m.view[page].present);
+			break;
 		case 5:
 			pager_prefetch(m.pager, page);
 			break;

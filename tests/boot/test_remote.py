@@ -1,0 +1,179 @@
+"""Guest memory on memory nodes: the guest kernel `remote`, whose every byte is checked, with nodes of
+build/memnode behind a wire that has faults, and nodes that stall, die, and come back."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+sys.path.insert(0, __file__.rsplit("/boot/", 1)[0])
+
+from harness import Background, boot, have_emulator, select
+from relay import Relay
+from umbra_tools import linux
+from umbra_tools.base import BUILD, ROOT
+from umbra_tools.emulator import Nic
+from umbra_tools.run import BOCHS_HIDE
+
+# Bochs' NIC takes a frame in an emulated millisecond: the fewer instructions that is, the better.
+IPS = 5000000
+# 2 MiB of frames for more than 3 MiB that are used.
+SMALL = {"memory": "6M", "local": "2M", "cmdline": "mib=3"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built():
+    subprocess.run(["make", "-s", f"BUILD={BUILD}", "memnode"], cwd=ROOT, check=True)
+
+
+class Node:
+    """build/memnode at a port of the relay, 10.77.0.(10 + number)."""
+
+    def __init__(self, relay, number=1, size=16):
+        self.arguments = [BUILD / "memnode", "--udp", relay.port[number].udp, "--ip",
+                          f"10.77.0.{10 + number}", "--size", str(size), "--token", "sesame"]
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.arguments, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout.readline().startswith("memnode: ")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.kill()
+
+
+def machine(relay, name, settings=None, emulator="bochs3", nodes=1, **options):
+    if not have_emulator(emulator):
+        pytest.skip("no such Bochs here")
+    vm = {"kernel": str(BUILD / "guest/remote.elf"), "remote_token": "sesame",
+          "remote": ", ".join(f"10.77.0.{11 + n}" for n in range(nodes)), **SMALL,
+          **(settings or {})}
+    config = select(["remote"], {"remote": vm}, {"network": "10.77.0.1/24"})
+    return dict(config=config, name=f"remote-{name}", emulator_name=emulator, ips=IPS,
+                nic=Nic(port=relay.port[0].host), timeout=500, **options)
+
+
+def good(result):
+    vm = result.vms["remote"]
+    assert result.status == 1 and vm.tap.passed, result.explain("remote")
+
+
+CASES = {
+    "sealed": {},
+    # Without the processor's flags of what was accessed and written.
+    "smp-no-ad-2.7": {"emulator": "bochs", "cpus": 2, "hide": ["ept_ad"],
+                      "settings": {"vcpus": "3", "seal": "no", "cmdline": "mib=3 only=smp"}},
+}
+LONG = {
+    "plain-2.7": {"emulator": "bochs", "settings": {"seal": "no"}},
+    "no-ad": {"hide": ["ept_ad"], "settings": {"prefetch": "no"}},
+    "no-ad-2.7": {"emulator": "bochs", "hide": ["ept_ad"]},
+    "smp-2.7": {"emulator": "bochs", "cpus": 2, "settings": {"vcpus": "4"}},
+    "smp": {"cpus": 2, "settings": {"vcpus": "2", "cmdline": "mib=4"}},
+    "half": {"settings": {"memory": "16M", "local": "8M", "cmdline": "mib=12"}},
+    "all": {"settings": {"local": "8M", "cmdline": "mib=4"}},
+    "quarter": {"settings": {"memory": "24M", "local": "6M", "cmdline": ""}},
+}
+
+
+@pytest.mark.parametrize("case", [*CASES, *(pytest.param(name, marks=pytest.mark.long)
+                                            for name in LONG)])
+def test_guest(case):
+    with Relay(2) as relay, Node(relay, size=32):
+        good(boot(**machine(relay, case, **{**CASES, **LONG}[case])))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["loss", "all"])
+def test_bad_wire(kind):
+    faults = {"loss": {"loss": 0.02},
+              "all": {"loss": 0.02, "duplicate": 0.02, "reorder": 0.02, "corrupt": 0.02}}[kind]
+    with Relay(2, seed=5) as relay, Node(relay):
+        relay.faults(**faults)
+        good(boot(**machine(relay, f"wire-{kind}", {"cmdline": "mib=3 only=walk"})))
+        assert relay.count["lost"] > 50
+
+
+def test_stalled_node():
+    """No node answers: the VM's time stands still, and it goes on where it was."""
+    with Relay(2) as relay, Node(relay) as node:
+        with Background(**machine(relay, "stalled", {"cmdline": "mib=3 only=stride"})) as vm:
+            assert relay.wait(roce=2000, timeout=200)
+            node.process.send_signal(signal.SIGSTOP)
+            vm.wait_log("vm remote: paused: no memory node that has its pages answers")
+            time.sleep(2)
+            node.process.send_signal(signal.SIGCONT)
+            vm.wait_log("vm remote: goes on: its memory is there again")
+            good(vm.finish())
+
+
+def test_lost_memory():
+    """A node that comes back empty: the VM ends, for no other bytes than its own are ever shown."""
+    with Relay(2) as relay, Node(relay) as node:
+        with Background(**machine(relay, "lost")) as vm:
+            assert relay.wait(roce=3000, timeout=200)
+            node.kill()
+            time.sleep(0.5)
+            node.start()
+            result = vm.finish()
+    assert result.status == 71, result.explain()
+    assert "a page of its memory came back other than it was written" in result.log
+    assert "words wrong" not in result.console
+
+
+def test_two_nodes():
+    """Each dies once under load and comes back empty: the other one has all pages meanwhile."""
+    settings = {"replicas": "2", "cmdline": "mib=3 only=walk rounds=3"}
+    with Relay(3) as relay, Node(relay, 1) as one, Node(relay, 2) as two:
+        with Background(**machine(relay, "two", settings, nodes=2)) as vm:
+            assert relay.wait(roce=4000, timeout=200)
+            one.kill()
+            assert relay.wait(roce=2000, timeout=200)
+            one.start()
+            # Until the first has copies of all again.
+            assert relay.wait(roce=12000, timeout=200)
+            two.kill()
+            good(vm.finish())
+
+
+# Memory of its own for each, verified by itself; then the kernel's opinion.
+LINUX = """
+echo @@ scan; scan 40 2
+echo @@ random; random 40 4000
+echo @@ sort; sort 16
+echo @@ disk; mkdir /tmp/d; for i in 1 2 3 4; do cp -r /bin /tmp/d/$i; done; \
+    for i in 1 2 3 4; do cat /tmp/d/$i/* | sha256sum; done | uniq -c
+echo @@ complaints; dmesg -r | grep -E "BUG|Oops|Call Trace|stall|lockup|bad page|segfault"
+echo @@ end
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("local", [32, 64, 128])
+def test_linux(local):
+    """Debian's kernel in 128 MiB with a quarter, half and all of it here."""
+    config = linux.configuration("cloud", vcpus=2, memory=128, alone=True, session=LINUX,
+                                 name=f"remote-{local}")
+    config.set("umbra", "network", "10.77.0.1/24")
+    for key, value in {"remote": "10.77.0.11", "remote_token": "sesame",
+                       "local": f"{local}M"}.items():
+        config.set("vm linux", key, value)
+    with Relay(2) as relay, Node(relay, size=160):
+        result = boot(config=config, name=f"remote-linux-{local}", emulator_name="bochs3", ips=IPS,
+                      nic=Nic(port=relay.port[0].host), timeout=1500, hide=(BOCHS_HIDE,))
+    lines = result.vms["linux"].tap.lines
+    text = "\n".join(lines)
+    assert result.status == 0 and "@@ end" in lines, result.explain() + text[-3000:]
+    for what in "scan: 40 MiB", "random: 40 MiB", "sort: 16 MiB":
+        assert what in text, text[-3000:]
+    assert lines[lines.index("@@ disk") + 1].split()[0] == "4"
+    assert lines.index("@@ end") == lines.index("@@ complaints") + 1, text
