@@ -60,22 +60,24 @@ def _host_program(path):
     return files
 
 
-def _kernel():
-    """The kernel with the modules for RDMA; Debian's cloud kernel has no rdma_rxe."""
+def kernel(name, modules):
+    """Debian's amd64 kernel with other modules (the cloud kernel has no rdma_rxe and no e1000); the
+    name is that of their place in the cache."""
     plain = debian.kernel("amd64")
-    folder = debian.CACHE / f"{plain.release}-rdma"
+    folder = debian.CACHE / f"{plain.release}-{name}"
     with locked(debian.CACHE):
         stamp = folder / ".stamp"
-        made = json.dumps([plain.version, MODULES])
+        made = json.dumps([plain.version, modules])
         if not stamp.exists() or stamp.read_text() != made:
-            say("unpacking the modules for RDMA")
+            say(f"unpacking the kernel's modules ({name})")
             with tempfile.TemporaryDirectory(dir=debian.CACHE, prefix="unpack.") as scratch:
                 root = pathlib.Path(scratch) / "root"
                 deb = debian.Packages().deb(f"linux-image-{plain.release}")
                 debian.unpack(deb, root)
                 new = pathlib.Path(scratch) / "new"
                 debian.collect_modules(next(root.glob("**/lib/modules/*")), new / "modules",
-                                       MODULES)
+                                       modules)
+                shutil.copyfile(plain.vmlinux, new / "vmlinux")
                 shutil.copyfile(plain.vmlinuz, new / "vmlinuz")
                 (new / ".stamp").write_text(made)
                 shutil.rmtree(folder, ignore_errors=True)
@@ -83,8 +85,8 @@ def _kernel():
     return dataclasses.replace(plain, folder=folder)
 
 
-def _initramfs(guest, mtu):
-    files = dict(debian.programs(*PROGRAMS))
+def _initramfs(guest, mtu, more):
+    files = dict(debian.programs(*PROGRAMS, *more))
     with locked(debian.CACHE):
         providers = debian.Packages().tree("ibverbs-providers")
     # The provider is opened at run time, from a place that is compiled in.
@@ -97,19 +99,32 @@ def _initramfs(guest, mtu):
     for provider in pathlib.Path("/" + PROVIDER).glob("librxe-rdmav*.so"):
         files[f"{PROVIDER}/{provider.name}"] = provider
     session = SESSION % {"modules": " ".join(MODULES), "address": ADDRESS, "mtu": mtu}
-    return debian.initramfs(guest, BUILD / f"linux/rxe-{mtu}.cpio", session=session,
+    return debian.initramfs(guest, BUILD / f"linux/rxe-{mtu}-{len(more)}.cpio", session=session,
                             files={**files, **node})
 
 
-class Linux:
-    """mtu: of the interface; rxe's own follows: 1500 gives 1024, 4200 and more 4096."""
+class Wire:
+    """The other end of an emulated machine's NIC (umbra_tools.emulator.Nic), for Linux()."""
 
-    def __init__(self, port, *, mtu=1500, log=None):
-        guest = _kernel()
+    def __init__(self, nic):
+        self.peer = nic.peer
+
+    def netdev(self, name):
+        here, there = self.peer
+        return (f"dgram,id={name},local.type=inet,local.host=127.0.0.1,local.port={here},"
+                f"remote.type=inet,remote.host=127.0.0.1,remote.port={there}")
+
+
+class Linux:
+    """port: has netdev(name), for QEMU. mtu: of the interface; rxe's own follows: 1500 gives 1024,
+    4200 and more 4096. more: further (package, program) pairs. memory: MiB."""
+
+    def __init__(self, port, *, mtu=1500, memory=384, more=(), log=None):
+        guest = kernel("rdma", MODULES)
         command = [
-            "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "384", "-nodefaults",
+            "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", memory, "-nodefaults",
             "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel", guest.vmlinuz,
-            "-initrd", _initramfs(guest, mtu),
+            "-initrd", _initramfs(guest, mtu, more),
             "-append", "console=ttyS0 quiet mitigations=off cryptomgr.notests",
             "-netdev", port.netdev("n0"),
             "-device", f"virtio-net-pci,netdev=n0,mac=52:54:00:00:00:01,host_mtu={mtu}",
