@@ -597,7 +597,7 @@ void store_stats(const struct store *s, struct store_stats *out)
 	out->nodes_up = nodes_in(up);
 	out->under_replicated = 0;
 	for (page = 0; page < s->config.pages; page++)
-		if (s->page_flags[page] & PAGE_WRITTEN &&
+		if ((s->page_flags[page] & (PAGE_WRITTEN | PAGE_BUSY)) == PAGE_WRITTEN &&
 		    nodes_in(s->page_flags[page] & up) < s->config.replicas)
 			out->under_replicated++;
 }

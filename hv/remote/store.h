@@ -46,8 +46,9 @@ struct store_stats {
 	u64 corrupt;		 /* copies found to be altered, old or misplaced */
 	u64 rereplicated;
 	u32 nodes_up;
-	u32 under_replicated; /* pages with fewer copies on nodes that are up than they should have
-			       */
+	/* Pages with fewer copies on nodes that are up than they should have; those that are under
+	 * way are not counted. */
+	u32 under_replicated;
 };
 
 struct store;
