@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from umbra_tools import bench_linux
+from umbra_tools import bench_linux, bench_remote
 from umbra_tools.base import BUILD, ROOT, Failure
 
 BOOT = "[umbra: console of linux]\n540000000\nbench: end\n"
@@ -50,3 +50,30 @@ def test_bare_builds():
                           stdin=subprocess.DEVNULL, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-4000:]
     assert (BUILD / "bare/BOOTX64.EFI").read_bytes()[:2] == b"MZ"
+
+
+def test_remote_figures(monkeypatch):
+    """Ratios of what the consoles say; a program that found wrong bytes has no figure."""
+    def run(ticks):
+        return lambda machine, config, bare: "".join(
+            f"{name}: 256 MiB, 1 rounds, {ticks[bare] * (n + 1)} ticks\n"
+            for n, name in enumerate(bench_remote.WORK))
+
+    class Host:
+        def __init__(self, *arguments, **options):
+            pass
+
+        __enter__ = lambda self: self
+        __exit__ = node = lambda self, *arguments: None
+        run = lambda self, command: (0, "")
+
+    monkeypatch.setattr(bench_remote, "Linux", Host)
+    monkeypatch.setattr(bench_remote, "_configuration", lambda *arguments: None)
+    monkeypatch.setattr(bench_remote, "_run", run({False: 1000, True: 3500}))
+    figures = bench_remote.measure("bochs", "any")
+    assert figures["remote.vs_nbd.sort"] == (3.5, "times")
+    assert figures["remote.nbd.random"] == (7000, "ticks")
+    assert figures["remote.sealed.scan"] == (1000, "ticks")
+    monkeypatch.setattr(bench_remote, "_run", lambda *arguments: "scan: WRONG page 5\n")
+    with pytest.raises(Failure, match="no figure for scan"):
+        bench_remote.measure("bochs", "any")
