@@ -58,7 +58,7 @@ int main(int argc, char **argv)
 		{"loss", 1, NULL, 'l'}, {NULL, 0, NULL, 0},
 	};
 	struct node_config config = {
-		.mac = {2, 0, 0, 'm', 'n', 1},
+		.mac = {2, 'm'},
 		.ip = 0x0a4d0002,
 		.guid = entropy(),
 		.port = NODE_PORT,
@@ -100,6 +100,8 @@ int main(int argc, char **argv)
 			goto bad;
 		}
 	}
+	/* Several nodes on one switch have an address each. */
+	put_be32(config.mac + 2, config.ip);
 	config.memory = mmap(NULL, config.length, PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (config.memory == MAP_FAILED || node_init(&node, &config))
