@@ -21,6 +21,7 @@ vmx_run:
 	push	%r13
 	push	%r14
 	push	%r15
+	sub	$8, %rsp		/* calls below find the stack as the ABI wants it */
 	mov	%rdi, %rbx
 	mov	%rsp, VCPU_HOST_STACK(%rbx)
 .Lenter:
@@ -85,6 +86,7 @@ vmx_exit:
 	test	%eax, %eax
 	je	.Lenter
 .Lleave:
+	add	$8, %rsp
 	pop	%r15
 	pop	%r14
 	pop	%r13
