@@ -512,6 +512,22 @@ bool e1000_service(struct e1000 *nic, u64 now)
 	return changed;
 }
 
+bool e1000_arm(struct e1000 *nic)
+{
+	bool link;
+
+	wr(nic, REG_IMS, IRQ_LINK | IRQ_RX_FEW | IRQ_RX_OVERRUN | IRQ_RX);
+	link = rd(nic, REG_STATUS) & STATUS_LINK; /* and the write is at the device */
+	return (nic->rx[nic->rx_next].status & RX_DONE) || link != nic->link;
+}
+
+void e1000_disarm(struct e1000 *nic)
+{
+	wr(nic, REG_IMC, ~0u);
+	if (rd(nic, REG_ICR) & IRQ_LINK)
+		nic->looked = 0;
+}
+
 void e1000_count(struct e1000 *nic)
 {
 	/* Cleared when they are read. */

@@ -1,6 +1,7 @@
 /*
  * Intel's gigabit NICs with legacy descriptors, polled: the 8254x on PCI (manual 317453) and the
- * 8257x on PCI Express (82574: datasheet 317694). One queue each way. No interrupts.
+ * 8257x on PCI Express (82574: datasheet 317694). One queue each way. Interrupts only while
+ * somebody sleeps.
  *
  * The driver gets one block of memory; rings and buffers lie in it, and the NIC is told of no other
  * address than those and the payloads of frames that it is given to send. All functions: one
@@ -126,5 +127,11 @@ bool e1000_tx_idle(struct e1000 *nic);
  * `now` in nanoseconds. True: the link has changed.
  */
 bool e1000_service(struct e1000 *nic, u64 now);
+/*
+ * From now on the NIC interrupts when a frame or a change of the link arrives. True: something has
+ * arrived already, for which no interrupt may come.
+ */
+bool e1000_arm(struct e1000 *nic);
+void e1000_disarm(struct e1000 *nic);
 /* Reads the NIC's counters into stats. */
 void e1000_count(struct e1000 *nic);

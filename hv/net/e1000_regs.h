@@ -78,6 +78,12 @@
 #define MII_POWER_DOWN (1u << 11)
 #define MII_NEGOTIATE  (1u << 12)
 
+/* 317453, 13.4.17 */
+#define IRQ_LINK       (1u << 2)
+#define IRQ_RX_FEW     (1u << 4)
+#define IRQ_RX_OVERRUN (1u << 6)
+#define IRQ_RX	       (1u << 7)
+
 #define RCTL_ENABLE    (1u << 1)
 #define RCTL_LONG      (1u << 5)
 #define RCTL_BROADCAST (1u << 15)

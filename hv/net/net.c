@@ -8,7 +8,9 @@
 #include "net/e1000.h"
 #include "net/netif.h"
 #include "rdma/qp.h"
+#include "x86/apic.h"
 #include "x86/asm.h"
+#include "x86/cpu.h"
 #include "x86/entropy.h"
 #include "x86/paging.h"
 #include "x86/pci.h"
@@ -20,7 +22,8 @@
 #define COPY_MAX      384u /* a payload up to this is copied: one descriptor instead of three */
 #define RX_BUDGET     64u  /* frames in one service */
 #define TX_BUDGET     64u
-#define BUSY_TIME     (1 * NS_PER_MS) /* of silence, after which a look now and then will do */
+#define BUSY_TIME     (10 * NS_PER_MS) /* of silence, after which a look now and then will do */
+#define SLEEP_MAX     (100 * NS_PER_MS)
 #define LOOK_PERIOD   (1 * NS_PER_MS)
 #define ASKED	      8u /* machines that are being asked for */
 #define ASK_PERIOD    NS_PER_S
@@ -41,12 +44,14 @@ struct asked {
 static struct {
 	struct spinlock lock;
 	bool present;
+	bool wakes; /* the NIC's interrupt reaches CPU 0 */
 	struct e1000 nic;
 	char name[48];
 	u32 said_ip; /* logged last */
 	struct asked asked[ASKED];
 	u32 asked_next;
 	u64 timers_at; /* ns: lwIP's next timer */
+	u64 wake_at;   /* ns: until when one may sleep, if no frame arrives */
 	/* Atomic, for those without the lock: */
 	u32 state;	      /* enum net_state */
 	u64 deadline, active; /* TSC; ns */
@@ -103,8 +108,10 @@ static int start_nic(const struct pci_function *f, const struct e1000_model *mod
 	regs = paging_map_mmio(hpa(bar.base), bar.bytes, PAGING_UC);
 	pci_enable(f);
 	err = e1000_init(&net.nic, model, regs, phys_to_ptr(memory), memory.v);
-	if (!err)
+	if (!err) {
+		net.wakes = !pci_enable_msi(f, cpus[0].apic_id, VECTOR_KICK);
 		return 0;
+	}
 	log_warn("network: %s %s", net.name,
 		 err == ERR_IO ? "has no MAC address" : "does not answer");
 	pci_disable_dma(f);
@@ -339,9 +346,10 @@ static void run_timers(u64 now)
 
 static void set_deadline(u64 now)
 {
-	u64 next = MIN(MIN(net.timers_at, roce_deadline()), now + LOOK_PERIOD);
+	u64 next = MIN(net.timers_at, roce_deadline());
 
-	__atomic_store_n(&net.deadline, tsc_at(next), __ATOMIC_RELAXED);
+	net.wake_at = MIN(next, now + SLEEP_MAX);
+	__atomic_store_n(&net.deadline, tsc_at(MIN(next, now + LOOK_PERIOD)), __ATOMIC_RELAXED);
 }
 
 static bool service(u64 now)
@@ -378,6 +386,27 @@ bool net_service(void)
 u64 net_deadline(void)
 {
 	return __atomic_load_n(&net.deadline, __ATOMIC_RELAXED);
+}
+
+bool net_sleep(void)
+{
+	bool awake = true;
+
+	if (!net.wakes || this_cpu()->index)
+		return false;
+	net_lock();
+	if (e1000_tx_idle(&net.nic))
+		awake = e1000_arm(&net.nic);
+	net_unlock();
+	if (!awake) {
+		apic_timer_arm(tsc_at(net.wake_at));
+		cpu_idle();
+		apic_timer_stop();
+	}
+	net_lock();
+	e1000_disarm(&net.nic);
+	net_unlock();
+	return !awake;
 }
 
 bool net_busy(void)

@@ -2,9 +2,9 @@
  * The machine's network: one NIC, polled, with lwIP (NO_SYS) behind it for ARP, IPv4, ICMP, UDP and
  * DHCP. RoCEv2 goes past lwIP both ways.
  *
- * Single context: everything but net_init(), net_state(), net_service(), net_deadline(), net_busy()
- * and net_now() is called with the lock of net_lock() held, which is held for short times and never
- * while waiting. Nothing allocates after net_init().
+ * Single context: everything but net_init(), net_state(), net_service(), net_deadline(),
+ * net_busy(), net_sleep() and net_now() is called with the lock of net_lock() held, which is held
+ * for short times and never while waiting. Nothing allocates after net_init().
  */
 #pragma once
 
@@ -68,6 +68,11 @@ bool net_service(void);
  * it is time to look whether something has arrived; ~0: never.
  */
 u64 net_deadline(void);
+/*
+ * For a CPU 0 that has nothing else to do: sleeps until a frame arrives or a timer is due, or some
+ * other interrupt comes. False, at once: the NIC cannot wake anybody, or something is there.
+ */
+bool net_sleep(void);
 /* Frames have come or gone just now: who is idle calls net_service() without sleeping between. */
 bool net_busy(void);
 

@@ -106,8 +106,7 @@ static void follow_address(void)
 __noreturn void memnode_run(void)
 {
 	for (;;) {
-		/* Never asleep: frames announce themselves by nothing but being there. */
-		if (!net_service())
+		if (!net_service() && (net_busy() || !net_sleep()))
 			cpu_relax();
 		if (!lent.active) {
 			net_lock();

@@ -36,7 +36,15 @@
 #define CAPABILITY_POWER 0x01
 #define POWER_CONTROL	 4
 #define POWER_STATE	 3u
-#define D3_TO_D0_PAUSE	 (10 * 1000) /* microseconds */
+/* PCI 3.0, 6.8.1: control in the upper half of the first register; data after the address. */
+#define CAPABILITY_MSI	0x05
+#define MSI_ADDRESS	4
+#define MSI_DATA(wide)	((wide) ? 12 : 8)
+#define MSI_ENABLE	BIT(16)
+#define MSI_SEVERAL	(7u << 20)
+#define MSI_WIDE	BIT(23)
+#define MSI_TO_APIC(id) (0xfee00000u | (id) << 12) /* SDM 3A 11.11.1: physical, fixed, edge */
+#define D3_TO_D0_PAUSE	(10 * 1000)		   /* microseconds */
 
 static void select_register(const struct pci_function *f, u32 offset)
 {
@@ -188,6 +196,25 @@ void pci_enable(const struct pci_function *f)
 	command = pci_config_read(f, REG_COMMAND) & COMMAND_BITS;
 	pci_config_write(f, REG_COMMAND,
 			 command | COMMAND_MEMORY | COMMAND_MASTER | COMMAND_INTX_DISABLE);
+}
+
+int pci_enable_msi(const struct pci_function *f, u32 apic_id, u8 vector)
+{
+	u32 msi = capability(f, CAPABILITY_MSI), control;
+	bool wide;
+
+	if (apic_id > 254)
+		return ERR_RANGE;
+	if (!msi)
+		return ERR_NOENT;
+	control = pci_config_read(f, msi);
+	wide = control & MSI_WIDE;
+	pci_config_write(f, msi + MSI_ADDRESS, MSI_TO_APIC(apic_id));
+	if (wide)
+		pci_config_write(f, msi + MSI_ADDRESS + 4, 0);
+	pci_config_write(f, msi + MSI_DATA(wide), vector);
+	pci_config_write(f, msi, (control & ~MSI_SEVERAL) | MSI_ENABLE);
+	return 0;
 }
 
 void pci_disable_dma(const struct pci_function *f)

@@ -44,5 +44,10 @@ int pci_bar(const struct pci_function *f, u32 number, struct pci_bar *out);
  * off. The firmware's other settings stay.
  */
 void pci_enable(const struct pci_function *f);
+/*
+ * One message-signalled interrupt (PCI 3.0, 6.8): a device's interrupt arrives as `vector` at the
+ * CPU with this APIC ID. ERR_NOENT: the function cannot; ERR_RANGE: an APIC ID above 254.
+ */
+int pci_enable_msi(const struct pci_function *f, u32 apic_id, u8 vector);
 /* No more bus mastering. */
 void pci_disable_dma(const struct pci_function *f);

@@ -481,6 +481,22 @@ static void test_link(void **state)
 	expect(4, 100);
 }
 
+/* Before somebody sleeps: what has come already brings no interrupt any more. */
+static void test_arm(void **state)
+{
+	assert_false(e1000_arm(&nic));
+	assert_true(*reg(REG_IMS) & IRQ_RX);
+	assert_true(*reg(REG_IMS) & IRQ_LINK);
+	e1000_disarm(&nic);
+	assert_int_equal(*reg(REG_IMC), ~0u);
+	assert_true(arrive(frame_of(1, 100), 100, 0));
+	assert_true(e1000_arm(&nic));
+	expect(1, 100);
+	assert_false(e1000_arm(&nic));
+	hw.link = false;
+	assert_true(e1000_arm(&nic));
+}
+
 /* A NIC that sends nothing for two seconds is started anew; one that has nothing to send is not. */
 static void test_hang(void **state)
 {
@@ -522,6 +538,7 @@ int main(void)
 		cmocka_unit_test_setup(test_transmit_wraps, setup),
 		cmocka_unit_test_setup(test_transmit_full, setup),
 		cmocka_unit_test_setup(test_link, setup),
+		cmocka_unit_test_setup(test_arm, setup),
 		cmocka_unit_test_setup(test_hang, setup),
 	};
 
