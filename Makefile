@@ -261,6 +261,13 @@ $(BUILD)/interop/%: tests/interop/%.c tests/interop/peer.c $(RDMA_HOST_SRC) \
 	@mkdir -p $(@D)
 	$(RDMA_HOST) $@ $(filter %.c,$^)
 
+STORETEST_SRC := $(addprefix hv/remote/,store.c store_map.c store_repair.c seal.c) hv/rdma/fabric.c \
+	hv/x86/simd.c hv/x86/entropy.c
+$(BUILD)/interop/storetest: tests/interop/storetest.c $(STORETEST_SRC) $(RDMA_HOST_SRC) $(BEARSSL_HOST) \
+		$(wildcard hv/rdma/*.h hv/remote/*.h tools/memnode/*.h)
+	@mkdir -p $(@D)
+	$(CC) -std=gnu17 -O2 -g $(WARN) -Ihv -Iinclude -Itools/memnode $(BEARSSL_INC) -o $@ $(filter %.c %.o,$^)
+
 # --- housekeeping -----------------------------------------------------------------------------
 check: check-layers check-format check-static
 check-layers:
