@@ -181,7 +181,10 @@ static void measured(struct fabric_link *l, u64 took)
 	l->qp.config.timeout = code;
 }
 
-/* One request at a time is timed; what was repeated says nothing (Karn's rule). */
+/*
+ * One request at a time is timed. What was repeated says nothing but that the time-out may be too
+ * short: it is doubled until there is a measurement (Karn's rule).
+ */
 static void follow_sample(struct fabric_link *l, u64 now)
 {
 	if (!l->sampling || (s32)(l->qp.req.una - l->sample) <= 0)
@@ -189,6 +192,8 @@ static void follow_sample(struct fabric_link *l, u64 now)
 	l->sampling = false;
 	if (l->qp.stats.tx_again == l->sample_again)
 		measured(l, now - l->sample_at);
+	else if (l->qp.config.timeout < TIMEOUT_MOST)
+		l->qp.config.timeout++;
 }
 
 static int post(struct fabric_link *l, const struct rdma_work *work)

@@ -159,6 +159,32 @@ static void test_death_under_way(void **state)
 	net_free(n);
 }
 
+/* A network that becomes slower than the time-out: repeated for nothing at first, then waited for.
+ */
+static void test_slow_network(void **state)
+{
+	struct fabric_net *n = one_node(11);
+	const struct fabric_link *l = &n->fabric.link[0];
+	u8 word[8] = {1};
+	u64 again;
+	u32 i;
+
+	assert_true(wait_for(n, 0, LINK_UP, SECOND));
+	for (i = 0; i < 20; i++)
+		assert_int_equal(transfer(n, 0, RDMA_WRITE, 0, word, 8), RDMA_OK);
+	assert_int_equal(l->qp.config.timeout, 12);
+	n->one_way = 40000000;
+	for (i = 0; i < 20; i++)
+		assert_int_equal(transfer(n, 0, RDMA_WRITE, 0, word, 8), RDMA_OK);
+	again = l->qp.stats.tx_again;
+	assert_in_range(again, 1, 60);
+	for (i = 0; i < 50; i++)
+		assert_int_equal(transfer(n, 0, RDMA_WRITE, 0, word, 8), RDMA_OK);
+	assert_true(l->qp.stats.tx_again == again);
+	assert_int_equal(l->connections, 1);
+	net_free(n);
+}
+
 /* A request that the node refuses ends the connection, and the next one is made. */
 static void test_refused_request(void **state)
 {
@@ -368,7 +394,8 @@ int main(void)
 		cmocka_unit_test(test_death_under_way), cmocka_unit_test(test_refused_request),
 		cmocka_unit_test(test_restart),		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_mad_answers),	cmocka_unit_test(test_address),
-		cmocka_unit_test(test_many_links),	cmocka_unit_test(test_unlink),
+		cmocka_unit_test(test_slow_network),	cmocka_unit_test(test_many_links),
+		cmocka_unit_test(test_unlink),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
