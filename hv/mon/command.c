@@ -17,6 +17,7 @@ static const struct command commands[] = {
 	{"vcpus", "[VM]", "its vCPUs", show_vcpus, true},
 	{"stats", "[VM]", "its exits by reason, and other counters", show_stats, true},
 	{"remote", "[VM]", "its memory on memory nodes", show_remote, true},
+	{"network", "", "the network card, and links to memory nodes", show_network, false},
 	{"regs", "[VM [VCPU]]", "registers", look_regs, true},
 	{"mem", "GPA [BYTES]", "guest-physical memory", look_mem, false},
 	{"walk", "GVA [VCPU]", "how the guest translates a linear address", look_walk, false},

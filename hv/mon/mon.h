@@ -4,7 +4,7 @@
  * cut into short steps, and nothing waits.
  *
  * mon.c: the steps; edit.c: the line editor; command.c: the table of commands and their arguments;
- * show.c, look.c, act.c, pmem.c, remote.c: what they do.
+ * show.c, look.c, act.c, pmem.c, remote.c, network.c: what they do.
  */
 #pragma once
 
@@ -77,7 +77,8 @@ bool show_vcpus(const struct words *w, struct job *job);
 bool show_stats(const struct words *w, struct job *job);
 bool show_log(const struct words *w, struct job *job);
 bool show_trace(const struct words *w, struct job *job);
-bool show_remote(const struct words *w, struct job *job); /* remote.c */
+bool show_remote(const struct words *w, struct job *job);  /* remote.c */
+bool show_network(const struct words *w, struct job *job); /* network.c */
 
 bool look_regs(const struct words *w, struct job *job);
 bool look_mem(const struct words *w, struct job *job);

@@ -1,5 +1,7 @@
 #include "remote/service.h"
 
+#include "lib/log.h"
+#include "lib/string.h"
 #include "net/net.h"
 #include "remote/memnode.h"
 #include "remote/remote.h"
@@ -23,6 +25,41 @@ void service_init(const struct boot_info *boot)
 struct fabric *service_fabric(void)
 {
 	return have_fabric ? &fabric : NULL;
+}
+
+static void view_links(struct service_view *out)
+{
+	for (u32 i = 0; i < FABRIC_LINKS; i++) {
+		const struct fabric_link *l = &fabric.link[i];
+
+		out->link[i].state = l->state;
+		out->link[i].ip = l->peer.ip;
+		out->link[i].port = l->peer.port;
+		out->link[i].slice = l->slice;
+		out->link[i].refused = l->refused;
+		out->link[i].length = l->length;
+		out->link[i].connections = l->connections;
+		out->link[i].failures = l->failures;
+		out->link[i].round_trip = l->round_trip;
+	}
+}
+
+int service_view(struct service_view *out)
+{
+	if (net_state() == NET_ABSENT)
+		return ERR_NODEV;
+	if (!net_trylock())
+		return ERR_BUSY;
+	memset(out, 0, sizeof(*out));
+	out->state = net_state();
+	str_copy(out->nic, sizeof(out->nic), net_nic_name());
+	memcpy(out->mac, net_mac(), sizeof(out->mac));
+	out->ip = net_ip();
+	net_stats(&out->net);
+	if (have_fabric)
+		view_links(out);
+	net_unlock();
+	return 0;
 }
 
 int fabric_resolve(u32 ip, u8 mac[6])

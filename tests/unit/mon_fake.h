@@ -16,6 +16,7 @@
 #include "vm/control.h"
 #include "vm/internal.h"
 #include "remote/remote.h"
+#include "remote/service.h"
 #include "vm/stats.h"
 #include "vm/trace.h"
 #include "x86/regs.h"
@@ -56,6 +57,8 @@ static struct {
 	u32 looks, nmis, powers, ends, restarts, starts, focus, previous, shut_downs;
 	u32 look_delay; /* polls until registers are there */
 	bool trace_on;
+	bool network;
+	u32 network_busy; /* so often it is being used */
 	u64 log_bytes, log_line;
 } fake;
 
@@ -300,6 +303,34 @@ int ept_lookup(struct ept_view *view, gpa_t at, struct ept_leaf *out)
 }
 
 /* --- counters, trace, log --------------------------------------------------------------------- */
+
+int service_view(struct service_view *out)
+{
+	if (!fake.network)
+		return ERR_NODEV;
+	if (fake.network_busy && fake.network_busy--)
+		return ERR_BUSY;
+	*out = (struct service_view){
+		.state = NET_UP,
+		.nic = "82574L at 00:02.0",
+		.mac = {2, 0, 0, 0, 0, 7},
+		.ip = 0x0a4d0001,
+		.net = {.rx_frames = 10, .rx_bytes = 1000, .rx_errors = 1, .rx_missed = 2},
+	};
+	out->link[3].state = LINK_UP;
+	out->link[3].ip = 0x0a4d0002;
+	out->link[3].port = 7471;
+	out->link[3].slice = 1;
+	out->link[3].length = 64 * MIB;
+	out->link[3].connections = 2;
+	out->link[3].failures = 1;
+	out->link[3].round_trip = 150000;
+	out->link[5].state = LINK_WAITING;
+	out->link[5].ip = 0x0a4d0003;
+	out->link[5].port = 7000;
+	out->link[5].refused = 28;
+	return 0;
+}
 
 /* VM `beta` has remote memory. */
 bool remote_view(struct vm *vm, struct remote_view *out)

@@ -378,6 +378,26 @@ static void test_remote(void **state)
 	assert_answer("remote beta beta", "usage: remote");
 }
 
+static void test_network(void **state)
+{
+	const char *answer;
+
+	fake.network = false;
+	assert_answer("network", "there is no network");
+	fake.network = true;
+	fake.network_busy = 2;
+	answer = ask("network");
+	assert_non_null(strstr(answer, "82574L at 00:02.0, 02:00:00:00:00:07, up\n"
+				       "address     10.77.0.1\n"));
+	assert_non_null(strstr(answer, "10 frames, 1000 bytes; 1 bad, 2 found no buffer\n"));
+	assert_non_null(strstr(answer,
+			       "node        10.77.0.2:7471 up; 2 connections, 1 failures\n"
+			       "            slice 1 of 64 MiB, round trip 150 us\n"
+			       "node        10.77.0.3:7000 waits; 0 connections, 0 failures, "
+			       "refused (28)\n"));
+	assert_answer("network x", "usage: network");
+}
+
 static void test_log(void **state)
 {
 	const char *answer;
@@ -527,6 +547,7 @@ int main(void)
 		cmocka_unit_test_setup(test_ept, setup),
 		cmocka_unit_test_setup(test_stats_and_trace, setup),
 		cmocka_unit_test_setup(test_remote, setup),
+		cmocka_unit_test_setup(test_network, setup),
 		cmocka_unit_test_setup(test_log, setup),
 		cmocka_unit_test_setup(test_help, setup),
 		cmocka_unit_test_setup(test_editing, setup),
