@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from umbra_tools import bench_linux, bench_remote
+from umbra_tools import bench_linux, bench_pmem, bench_remote
 from umbra_tools.base import BUILD, ROOT, Failure
 
 BOOT = "[umbra: console of linux]\n540000000\nbench: end\n"
@@ -42,6 +42,18 @@ def test_no_figure_is_an_error(monkeypatch):
     monkeypatch.setattr(bench_linux, "_boot", lambda *arguments: ("bench: end\n", ""))
     with pytest.raises(Failure, match="no figure for the boot under Umbra"):
         bench_linux.measure("bochs", "any")
+
+
+def test_fsync_figures():
+    text = "trap 250.5\r\nnone 500\nvirtio 125\n"
+    figures = bench_pmem.figures_of(text)
+    assert set(figures) == set(bench_pmem.FIGURES)
+    assert figures["pmem.fsync_vs_virtio"] == (2.004, "ratio")
+    assert figures["pmem.fsync_vs_virtio.none"] == (4.0, "ratio")
+    assert figures["pmem.fsync.virtio"] == (400000, "instructions")
+    for bad in ("trap 1\nnone 2\n", "trap 0\nnone 2\nvirtio 3\n", "trap x\nnone 2\nvirtio 3\n"):
+        with pytest.raises(Failure, match="no figures for pmem.fsync"):
+            bench_pmem.figures_of(bad)
 
 
 def test_bare_builds():

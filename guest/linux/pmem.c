@@ -7,6 +7,7 @@
  *   flushes             of all controllers, one after the other
  *   writes, pending     a number
  *   drain, cut          the latter makes power fail: it does not return
+ *   within              makes power fail within ARGUMENT ticks of the TSC; REGION is the seed
  *   exits               of this processor, because of an EPT violation
  *
  * Needs the right to use ports. Status 1 if Umbra refuses.
@@ -95,6 +96,8 @@ int run(int argc, char **argv)
 		return show(call(HC_PMEM, HC_PMEM_MODE, region, 0), modes, 3);
 	if (equal(what, "kind"))
 		return show(call(HC_PMEM, HC_PMEM_KIND, region, 0), kinds, 4);
+	if (equal(what, "within") && argc > 3)
+		return call(HC_PMEM, HC_PMEM_CUT_WITHIN, region, parse_u64(argv[3])) != 0;
 	if (equal(what, "flushes"))
 		return flushes(region);
 	return number(what, region);

@@ -328,8 +328,39 @@ def _needed(path):
                re.findall(r"program interpreter: (.*)\]", text)])
 
 
-def programs(*wanted, update=False):
+def _hollow(name, prefix, users):
+    """A library by that name with nothing but the functions, all empty, that the programs `users`
+    want of it: those that begin with `prefix`, of the versions they ask for."""
+    versions = {}
+    for path in users:
+        for symbol, version in re.findall(rf" UND ({prefix}\w+)(?:@(\S+))?",
+                                          run("readelf", "-W", "--dyn-syms", path)):
+            versions.setdefault(version, set()).add(symbol)
+    source = "".join(f"int {symbol}(void) {{ return 0; }}\n"
+                     for symbol in sorted(set().union(*versions.values())))
+    script = "".join(f"{version} {{ {'; '.join(sorted(symbols))}; }};\n"
+                     for version, symbols in sorted(versions.items()) if version)
+    place = CACHE / "hollow" / f"{name}.{zlib.crc32((source + script).encode()):08x}"
+    if not place.exists():
+        place.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place.parent) as scratch:
+            new = pathlib.Path(scratch)
+            (new / "empty.c").write_text(source)
+            (new / "versions").write_text(script)
+            run("gcc", "-O2", "-shared", "-nostdlib", f"-Wl,-soname,{name}", "-s",
+                *([f"-Wl,--version-script={new / 'versions'}"] if script else []),
+                "-o", new / name, new / "empty.c")
+            (new / name).rename(place)
+    return place
+
+
+def programs(*wanted, own=None, hollow=None, update=False):
     """{path in the guest: file here} of (package, program path) pairs with their libraries.
+
+    own     {path in the guest: (file here, packages)}: programs that were compiled here, with the
+            packages that have their libraries
+    hollow  {name of a library: prefix of its functions}: what programs name and do not use is
+            replaced by a library of empty functions, since some drag half a system in
 
     The libraries are looked for in what the packages depend on, as far as a library is missing:
     a package that is only opened at run time is not fetched."""
@@ -352,6 +383,13 @@ def programs(*wanted, update=False):
             found[program] = here.resolve()
             todo.append((here, package))
             take(package)
+        for place, (here, names) in (own or {}).items():
+            found[place] = here
+            todo += [(here, name) for name in names]
+            for name in names:
+                take(name)
+        for name, prefix in (hollow or {}).items():
+            libraries[name] = _hollow(name, prefix, [here for here, _ in todo]), None
         while todo:
             path, package = todo.pop()
             for name in _needed(path):
@@ -365,8 +403,26 @@ def programs(*wanted, update=False):
                 place = f"lib64/{name}" if name.startswith("ld-linux") else f"lib/{name}"
                 if place not in found:
                     found[place] = file.resolve()
-                    todo.append((file, owner))
+                    if owner:
+                        todo.append((file, owner))
     return found
+
+
+def compiled(output, sources, *, headers, libraries):
+    """Compile C files of ours to `output`, a program of Debian's user space (not of this
+    machine's, which may be newer): headers are packages; libraries {package: name of its file}."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with locked(CACHE):
+        packages = Packages()
+        paths = [f"-I{packages.tree(name) / 'usr/include'}" for name in headers]
+        objects = []
+        for package, name in libraries.items():
+            objects.append(next(packages.tree(package).rglob(name)).resolve())
+    new = output.with_name(f"{output.name}.{os.getpid()}")
+    run("gcc", "-std=gnu17", "-O2", "-Wall", "-Wextra", "-Werror", "-I", ROOT / "include", *paths,
+        "-o", new, *sources, *objects, "-Wl,--unresolved-symbols=ignore-in-shared-libs", "-s")
+    new.rename(output)
+    return output
 
 
 # --- the initramfs ----------------------------------------------------------------------------

@@ -260,7 +260,7 @@ static void test_model_image(void **state)
 		for (u64 at = 0; at < BYTES; at += 512)
 			store(at, 1);
 		medium_flush(&m);
-		for (u64 at = 0; at < BYTES; at += 128)
+		for (u64 at = 0; at < BYTES; at += MEDIUM_LINE)
 			store(at, 2);
 		pending = medium_pending(&m);
 		memcpy(live_before, live(0), BYTES);
