@@ -64,9 +64,9 @@ static bool evict_batch(struct vm_remote *r)
 
 void remote_evict(struct vm_remote *r)
 {
-	/* Each piece looks at a part of the frames only; all are looked at several times at most,
-	 * for they get older each time. */
-	u32 pieces = 4 + r->frames / 64;
+	/* Each piece looks at a part of the frames only. If there is no frame at all, all of them
+	 * are looked at several times if need be, for they get older each time. */
+	u32 pieces = pager_free(r->pager) ? 8 : 4 + r->frames / 64;
 	u64 began = rdtsc();
 
 	while (evict_batch(r) && pieces)
@@ -313,7 +313,7 @@ bool remote_hold(struct vcpu *vcpu, gpa_t at, bool write)
 bool remote_waits(struct vcpu *vcpu)
 {
 	struct vm_remote *r = vcpu->vm->remote;
-	bool waits = false;
+	bool waits = false, missed;
 
 	if (!r)
 		return false;
@@ -321,11 +321,16 @@ bool remote_waits(struct vcpu *vcpu)
 	while (r->held[vcpu->index].count)
 		pager_unpin(r->pager, r->held[vcpu->index].page[--r->held[vcpu->index].count]);
 	if (vcpu->away == AWAY_FRAME)
-		waits = !pager_free(r->pager);
+		/* If nothing is under way nobody would wake it: the next fault evicts again. */
+		waits = !pager_free(r->pager) && pager_under_way(r->pager);
 	else if (vcpu->away)
 		waits = pager_is_under_way(r->pager, vcpu->away - 1);
+	missed = vcpu->away;
 	if (!waits)
 		vcpu->away = 0;
 	spin_unlock(remote_lock(r));
+	/* It may have been a device that missed it. */
+	if (missed && !waits)
+		vcpu_request(vcpu, REQ_DEVICE);
 	return waits;
 }

@@ -21,6 +21,10 @@ struct vm_remote {
 	} held[BOOT_MAX_VCPUS];
 	/* With the network's lock. */
 	struct store *store;
+	u32 link[STORE_NODES]; /* of the fabric */
+	u32 up, seen;	       /* bit i: node i answers; has answered */
+	bool short_of_copies;  /* a node has been lost, and pages with it */
+	u64 count_at;	       /* when to look whether all pages have their copies again */
 	u64 store_bytes;
 	u64 now;      /* of the last round */
 	u64 retry_at; /* a write has found no room: those who wait for frames try again; 0: none */

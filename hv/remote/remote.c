@@ -16,6 +16,8 @@
 #define STALL_NS (2000 * NS_PER_MS)
 /* Nodes are full: try again after. */
 #define RETRY_NS (100 * NS_PER_MS)
+/* Counting copies goes through all pages: not more often than. */
+#define COUNT_NS (1000 * NS_PER_MS)
 /* A store's operation by number. */
 #define ID_WRITE BIT64(63)
 
@@ -120,7 +122,7 @@ static int make_store(struct vm_remote *r, struct fabric *fabric)
 			log_warn("vm %s: too many memory nodes in all", config->name);
 			return ERR_NODEV;
 		}
-		c.link[i] = (u32)link;
+		c.link[i] = r->link[i] = (u32)link;
 	}
 	r->store_bytes = store_bytes(&c);
 	memory = heap_alloc(r->store_bytes);
@@ -285,9 +287,41 @@ static void complete(struct vm_remote *r, const struct store_completion *c, u64 
 	    !remote_map(r, op.page, &place))
 		pager_mapped(r->pager, op.page);
 	remote_wake(r, AWAY_PAGE(op.page));
-	if (pager_free(r->pager))
-		remote_wake(r, AWAY_FRAME);
+	remote_wake(r, AWAY_FRAME);
 	spin_unlock(remote_lock(r));
+}
+
+/* Says which nodes are lost and back, and when all pages have as many copies as they should. */
+static void look_at_nodes(struct vm_remote *r, u64 now)
+{
+	const struct boot_vm *config = r->vm->config;
+	struct store_stats stats;
+	u32 up = 0;
+
+	for (u32 i = 0; i < config->remote_count; i++) {
+		u32 ip = config->remote[i].ip, bit = BIT(i);
+
+		up |= fabric_up(service_fabric(), r->link[i]) ? bit : 0;
+		if (!((up ^ r->up) & bit))
+			continue;
+		if (!(up & bit) || (r->seen & bit))
+			log_info("vm %s: memory node %u.%u.%u.%u %s", config->name, ip >> 24,
+				 ip >> 16 & 255, ip >> 8 & 255, ip & 255,
+				 up & bit ? "answers again" : "does not answer");
+		r->short_of_copies |= !(up & bit);
+		r->count_at = now + COUNT_NS;
+	}
+	r->seen |= up;
+	r->up = up;
+	if (likely(!r->short_of_copies) || now < r->count_at)
+		return;
+	r->count_at = now + COUNT_NS;
+	store_stats(r->store, &stats);
+	if (stats.under_replicated || stats.nodes_up < config->replicas)
+		return;
+	r->short_of_copies = false;
+	if (config->replicas > 1)
+		log_info("vm %s: all pages have %u copies again", config->name, config->replicas);
 }
 
 /* No copy of a page is to be had: the VM's time stands still until there is one. */
@@ -331,6 +365,7 @@ static u32 serve(struct vm_remote *r, u64 now)
 		post_queued(r);
 		store_work(r->store, now);
 	}
+	look_at_nodes(r, now);
 	look_for_stall(r, now);
 	return r->corrupt ? 0 : pager_under_way(r->pager) + !!r->retry_at;
 }
