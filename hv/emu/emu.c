@@ -100,6 +100,7 @@ static enum emu_status decode(struct emu_run *run, struct window *w, struct emu_
 	enum emu_status status;
 
 	slot->mode = 0;
+	slot->plain = false;
 	for (;;) {
 		status =
 			insn_decode(mode, w->bytes.byte, w->len, &slot->insn, &run->report->reason);
@@ -135,7 +136,7 @@ enum emu_status emu_step(const struct emu_ops *ops, void *ctx, struct emu_cpu *c
 			 struct emu_cache *cache, struct emu_report *report)
 {
 	static const struct emu_insn fetching; /* no alignment rule applies to fetches */
-	struct emu_cache_slot *slot = &cache->slot[(cpu->rip ^ cpu->rip >> 4) % EMU_CACHE_SLOTS];
+	struct emu_cache_slot *slot = emu_slot(cache, cpu->rip);
 	struct emu_run run = {
 		.ops = ops, .ctx = ctx, .cpu = cpu, .insn = &fetching, .report = report};
 	struct window w;

@@ -119,14 +119,37 @@ union emu_bytes {
 };
 
 #define EMU_CACHE_SLOTS 16
+#define EMU_CODE_STEPS	4
+
+/* Where the code of the last trapped store lies (store.c). */
+struct emu_code {
+	u64 page, cr3; /* linear */
+	u32 steps;     /* entries; 0: nothing is known */
+	const u64 *entry[EMU_CODE_STEPS];
+	u64 value[EMU_CODE_STEPS]; /* of the entries, without A and D */
+	const u8 *bytes;	   /* the page */
+};
 
 struct emu_cache {
 	struct emu_cache_slot {
 		union emu_bytes bytes;
 		struct emu_insn insn;
-		u8 mode; /* 0: empty */
+		u8 mode;    /* 0: empty */
+		bool plain; /* a store for store.c */
 	} slot[EMU_CACHE_SLOTS];
+	struct emu_code code;
 };
+
+static inline struct emu_cache_slot *emu_slot(struct emu_cache *cache, u64 rip)
+{
+	return &cache->slot[(rip ^ rip >> 4) % EMU_CACHE_SLOTS];
+}
+
+struct vcpu;
+struct walk_state;
+
+/* The store at `rip` has been emulated: mmio_known_store() may know it from now on. */
+void emu_remember(struct vcpu *vcpu, const struct walk_state *state, u64 rip);
 
 /* One call of emu_step(). */
 struct emu_run {

@@ -260,6 +260,44 @@ static enum emulate_result give_up(const struct access *a, const struct emu_repo
 	return EMULATE_FATAL;
 }
 
+static bool in_window(const struct vm *vm, gpa_t at)
+{
+	const struct region *region = space_find(&vm->space, at);
+
+	return region && region->kind == REGION_WINDOW;
+}
+
+#define PUSHF 0x9c
+
+/* PUSHF would show the flags that a step has set: true if it was one, in 64-bit mode, and is done.
+ */
+static bool push_flags(struct access *a, struct emu_cpu *cpu, const struct emu_report *report)
+{
+	u64 value = cpu->rflags & ~(u64)(RFLAGS_RF | RFLAGS_VM);
+	u32 size = 8, at = 0;
+
+	if (report->length && report->bytes[0] == 0x66) {
+		size = 2;
+		at = 1;
+	}
+	if (at >= report->length || report->bytes[at] != PUSHF || cpu->mode != EMU_MODE_64 ||
+	    cpu->gpr[EMU_RSP] - size != a->fault->linear.v || !a->fault->linear_valid ||
+	    (a->fault->addr.v & ~PAGE_MASK) > PAGE_SIZE - size)
+		return false;
+	guest_phys_write(a->vcpu, a->fault->addr, &value, size);
+	vmcs_write(VMCS_GUEST_RSP, cpu->gpr[EMU_RSP] - size);
+	vcpu_skip_bytes(a->vcpu, at + 1);
+	return true;
+}
+
+/* A store to a window by an instruction that is not emulated: the guest executes it there. */
+static bool step_over(struct access *a, struct emu_cpu *cpu, const struct emu_report *report)
+{
+	return a->fault->write && !a->fault->walk && in_window(a->vcpu->vm, a->fault->addr) &&
+	       (push_flags(a, cpu, report) ||
+		pmem_window_step(a->vcpu, space_find(&a->vcpu->vm->space, a->fault->addr)->device));
+}
+
 enum emulate_result mmio_emulate(struct vcpu *vcpu, const struct ept_fault *fault)
 {
 	struct emu_report report;
@@ -275,6 +313,8 @@ enum emulate_result mmio_emulate(struct vcpu *vcpu, const struct ept_fault *faul
 	switch (emu_step(&ops, &a, &cpu, vcpu->emu_cache, &report)) {
 	case EMU_DONE:
 		store_cpu(&a, &cpu);
+		if (cpu.mode == EMU_MODE_64 && in_window(vcpu->vm, fault->addr))
+			emu_remember(vcpu, &a.state, rip);
 		vcpu_skip_bytes(vcpu, cpu.rip - rip);
 		return EMULATE_DONE;
 	case EMU_PARTIAL:
@@ -290,9 +330,14 @@ enum emulate_result mmio_emulate(struct vcpu *vcpu, const struct ept_fault *faul
 		inject(vcpu, &report.exception);
 		return EMULATE_DONE;
 	case EMU_UNDECODABLE:
+		/* The processor has decoded it, or it would not be here. */
+		if (step_over(&a, &cpu, &report))
+			return EMULATE_DONE;
 		vcpu_inject(vcpu, VEC_UD);
 		return EMULATE_DONE;
 	case EMU_UNSUPPORTED:
+		if (step_over(&a, &cpu, &report))
+			return EMULATE_DONE;
 		return give_up(&a, &report, "unsupported access to device memory");
 	case EMU_FAILED:
 		break;

@@ -48,6 +48,16 @@ static inline void marks_add(struct marks *m, u64 n)
 	__atomic_or_fetch(&m->group[w / 64], BIT64(w % 64), __ATOMIC_SEQ_CST);
 }
 
+/* Nothing is in the set; false may also mean that nothing is any more. */
+static inline bool marks_empty(const struct marks *m)
+{
+	u64 any = 0;
+
+	for (u64 g = 0; g < marks_words(marks_words(m->count)); g++)
+		any |= __atomic_load_n(&m->group[g], __ATOMIC_ACQUIRE);
+	return !any;
+}
+
 /* How many there are, more or less while others add. */
 static inline u64 marks_total(const struct marks *m)
 {

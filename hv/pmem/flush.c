@@ -2,8 +2,8 @@
 #include "lib/string.h"
 #include "pmem/backing.h"
 #include "pmem/internal.h"
+#include "vm/internal.h"
 #include "vm/platform.h"
-#include "vm/vm.h"
 
 struct pmem_region *pmem_region(const struct vm *vm, u64 number)
 {
@@ -26,20 +26,73 @@ void pmem_map_hints(struct vm *vm, u32 number)
 void pmem_collect(struct vm *vm, struct pmem_region *r)
 {
 	medium_lock(&r->medium);
+	/* What is visible by now was written to a page that is marked by now. */
+	if (r->medium.kind != MEDIUM_MODEL || marks_empty(&r->opened))
+		return;
 	/*
 	 * The lock is held until everybody's writes are seen by the comparison that follows: were a
 	 * page in `written` before the last CPU has stopped writing to it, another flush could take
 	 * it out in between.
 	 */
-	if (r->medium.kind == MEDIUM_MODEL)
-		space_close_pmem(vm, r->base, &r->medium.written);
+	space_close_pmem(vm, r->base, &r->medium.written);
 }
 
-static void flush(struct vm *vm, struct pmem_region *r)
+static inline void flush(struct vm *vm, struct pmem_region *r)
 {
+	__atomic_add_fetch(&r->writes, 1, __ATOMIC_RELAXED);
 	pmem_collect(vm, r);
 	medium_flush(&r->medium);
 	medium_unlock(&r->medium);
+	if (unlikely(!__atomic_load_n(&vm->pmem->begun, __ATOMIC_RELAXED)))
+		pmem_begin(vm);
+}
+
+static bool traps(const struct pmem_region *r)
+{
+	return r->hints.v && __atomic_load_n(&r->mode, __ATOMIC_RELAXED) == HC_PMEM_MODE_TRAP;
+}
+
+bool pmem_window_step(struct vcpu *vcpu, u32 number)
+{
+	struct vm *vm = vcpu->vm;
+	struct pmem_region *r = pmem_region(vm, number);
+	struct ept_overlay *overlay = &vcpu->step.overlay;
+
+	if (!r || !r->hints.v || !overlay->eptp)
+		return false;
+	/* It may straddle the pages of two regions: a flush too many does no harm. Before the copy,
+	 * as flushing a model changes the view. */
+	for (u32 i = 0; i < vm->pmem->count; i++)
+		if (traps(&vm->pmem->region[i]))
+			flush(vm, &vm->pmem->region[i]);
+	if (ept_overlay_copy(&vm->space.view, overlay, pmem_hints_at(0)))
+		return false;
+	for (u32 i = 0; i < vm->pmem->count; i++)
+		if (traps(&vm->pmem->region[i]))
+			ept_overlay_map(overlay, pmem_hints_at(i), vm->pmem->region[i].hints,
+					EPT_R | EPT_W, EPT_WB);
+	vcpu_step_begin(vcpu);
+	return true;
+}
+
+bool pmem_window_store(struct vcpu *vcpu, u32 number, u64 offset, const struct ept_fault *fault)
+{
+	struct pmem_region *r = pmem_region(vcpu->vm, number);
+	struct known_store store;
+	u8 *to;
+
+	if (!r || !r->hints.v || !mmio_known_store(vcpu, fault, &store))
+		return false;
+	to = (u8 *)phys_to_ptr(r->hints) + offset;
+	if (store.size == 8)
+		*(u64 *)(void *)to = store.value;
+	else if (store.size == 4)
+		*(u32 *)(void *)to = (u32)store.value;
+	else
+		memcpy(to, &store.value, store.size);
+	flush(vcpu->vm, r);
+	end_instruction(vcpu, store.length, false);
+	return true;
 }
 
 void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes)
@@ -50,10 +103,7 @@ void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *fr
 		return;
 	/* What was stored is seen by who reads the page, as with the page mapped. */
 	memcpy((u8 *)phys_to_ptr(r->hints) + offset, from, bytes);
-	__atomic_add_fetch(&r->writes, 1, __ATOMIC_RELAXED);
 	flush(vcpu->vm, r);
-	if (unlikely(!__atomic_load_n(&vcpu->vm->pmem->begun, __ATOMIC_RELAXED)))
-		pmem_begin(vcpu->vm);
 }
 
 void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes)

@@ -86,7 +86,7 @@ void medium_flush(struct medium *m)
 	fence();
 	for (u32 c = 0; c < m->controllers; c++)
 		tell(m, c, &told);
-	if (m->kind == MEDIUM_MODEL)
+	if (m->kind == MEDIUM_MODEL && !marks_empty(&m->written))
 		model_flush(m, told);
 	fence();
 }

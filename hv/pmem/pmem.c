@@ -283,6 +283,16 @@ static void announce(const struct vm *vm, u32 number)
 		 modes[r->mode]);
 }
 
+/* For stores to the hint pages that the emulator does not know. */
+static int make_overlays(struct vm *vm)
+{
+	int err = 0;
+
+	for (u32 i = 0; pmem_device_map(vm) && !err && i < vm->vcpu_count; i++)
+		err = ept_overlay_init(&vm->space.view, &vm->vcpu[i]->step.overlay);
+	return err;
+}
+
 int pmem_create(struct vm *vm)
 {
 	u32 count = vm->config->pmem_count;
@@ -318,6 +328,8 @@ int pmem_create(struct vm *vm)
 		if (!err && first)
 			announce(vm, i);
 	}
+	if (!err)
+		err = make_overlays(vm);
 	return err;
 }
 
@@ -380,6 +392,9 @@ void pmem_stop(struct vm *vm)
 {
 	if (!vm->pmem)
 		return;
+	for (u32 i = 0; i < vm->vcpu_count; i++)
+		if (vm->vcpu[i])
+			ept_overlay_destroy(&vm->space.view, &vm->vcpu[i]->step.overlay);
 	pmem_save(vm);
 	for (u32 i = 0; i < vm->pmem->count; i++) {
 		struct pmem_region *r = &vm->pmem->region[i];

@@ -85,9 +85,11 @@ static inline void end_instruction(struct vcpu *vcpu, u64 length, bool resume)
 		next = (u32)next;
 	vmcs_write(VMCS_GUEST_RIP, next);
 	if (unlikely((shadow & (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)) |
-		     (rflags & (RFLAGS_RF | RFLAGS_TF))) ||
+		     (rflags & RFLAGS_TF)) ||
 	    resume)
 		vcpu_instruction_effects(vcpu, shadow, rflags, resume);
+	else if (rflags & RFLAGS_RF) /* after EPT violations */
+		vmcs_write(VMCS_GUEST_RFLAGS, rflags & ~(u64)RFLAGS_RF);
 }
 
 /* vcpu_skip(), for handlers that stay short without a call. */
@@ -101,6 +103,15 @@ bool vcpu_cpl0(const struct vcpu *vcpu);
 
 /* Loads the four PDPTEs of PAE paging from CR3. False: reserved bits set or not RAM (#GP). */
 bool vcpu_load_pdptes(struct vcpu *vcpu, u64 cr3);
+
+/* --- step.c ------------------------------------------------------------------------------------
+ */
+
+/* An exit in a step, which ends it. True: it was by the step's own trap, there is nothing to do. */
+bool vcpu_step_exit(struct vcpu *vcpu, u32 reason);
+/* Before an entry: calls the step off unless nothing else has to be done first. */
+void vcpu_step_check(struct vcpu *vcpu, u32 requests);
+void vcpu_step_end(struct vcpu *vcpu);
 
 /* --- events.c ----------------------------------------------------------------------------------
  */

@@ -106,11 +106,18 @@ void platform_skip_time(struct vm *vm, u64 ticks);
 /* Guest consoles (vm/console.h) have input for this VM: fill the UART. Any CPU. */
 void platform_console_input(struct vm *vm);
 
+struct ept_fault;
+
 /*
  * pmem/: writes and reads of a window (space.h) that are not mapped through; the VM's memory of
  * that number has been written to by Umbra itself; HC_PMEM. On the vCPU's CPU; `written` on any.
  */
 void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes);
+/* The window is made writable for the instruction that wants to, which the emulator does not know;
+ * false: it cannot be. */
+bool pmem_window_step(struct vcpu *vcpu, u32 number);
+/* The whole instruction, if it is a store that mmio_known_store() knows; else false. */
+bool pmem_window_store(struct vcpu *vcpu, u32 number, u64 offset, const struct ept_fault *fault);
 void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes);
 void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes);
 /* pmem/: all vCPUs have stopped: what is to be saved is, before anybody is told that the VM has
@@ -123,6 +130,18 @@ int pmem_open(struct vm *vm, u32 number, u64 page);
 s64 pmem_hypercall(struct vcpu *vcpu, u64 what, u64 number, u64 argument);
 
 /*
+ * emu/: the short way for stores that have been emulated before. True: what is to be stored at
+ * fault->addr, within its page, and how long the instruction is. Nothing has been done. Only for
+ * plain data writes with a linear address.
+ */
+struct known_store {
+	u64 value;
+	u32 size; /* 1, 2, 4 or 8 */
+	u32 length;
+};
+bool mmio_known_store(struct vcpu *vcpu, const struct ept_fault *fault, struct known_store *out);
+
+/*
  * emu/: what a vCPU needs for mmio_emulate(), allocated when it is created (any CPU). 0 or
  * ERR_NOMEM.
  */
@@ -132,7 +151,6 @@ void mmio_vcpu_destroy(struct vcpu *vcpu);
 /*
  * emu/: the access at vcpu's RIP hit MMIO (or a hole) at fault->addr: decode, perform, advance.
  */
-struct ept_fault;
 enum emulate_result {
 	EMULATE_DONE,
 	EMULATE_FATAL

@@ -164,6 +164,8 @@ static __noinline int prepare_slowly(struct vcpu *vcpu)
 		}
 		if (vcpu->requests)
 			requests = __atomic_exchange_n(&vcpu->requests, 0, __ATOMIC_ACQUIRE);
+		if (unlikely(vcpu->watch & WATCH_STEP))
+			vcpu_step_check(vcpu, requests);
 		/* The usual request: an interrupt or an exception. */
 		if (likely(!(requests & ~(REQ_IRQ | REQ_EVENT)) && vcpu->state == VCPU_RUNNABLE)) {
 			if (requests)
@@ -185,8 +187,12 @@ int vcpu_prepare(struct vcpu *vcpu)
 /* Apart, so that vcpu_exit() stays straight code that ends in a jump. */
 static __noinline void watched_exit(struct vcpu *vcpu, u32 reason)
 {
-	watch_exit(vcpu, reason);
-	exit_handlers[reason](vcpu);
+	bool done = (vcpu->watch & WATCH_STEP) && vcpu_step_exit(vcpu, reason);
+
+	if (vcpu->watch)
+		watch_exit(vcpu, reason);
+	if (!done)
+		exit_handlers[reason](vcpu);
 }
 
 /* Called by entry.S on the hypervisor's stack, guest registers in vcpu->gpr. */

@@ -249,7 +249,7 @@ static bool backed_by_1g(const struct region *region, u64 start)
 	if (start < region->base.v || start + SIZE_1G > region->base.v + region->bytes)
 		return false;
 	if (region->kind == REGION_PMEM)
-		return IS_ALIGNED(ram_frame(region, gpa(start)).v, SIZE_1G);
+		return true;
 	first = (start - region->base.v) / SIZE_2M;
 	if (!IS_ALIGNED(region->chunks[first].v, SIZE_1G))
 		return false;
@@ -257,6 +257,14 @@ static bool backed_by_1g(const struct region *region, u64 start)
 		if (region->chunks[first + i].v != region->chunks[first].v + i * SIZE_2M)
 			return false;
 	return true;
+}
+
+/* A range of the host's may begin and end at any page. */
+static bool pmem_leaf_fits(const struct region *region, u64 start, u64 size)
+{
+	return size <= region->leaf && start >= region->base.v &&
+	       start + size <= region->base.v + region->bytes &&
+	       IS_ALIGNED(ram_frame(region, gpa(start)).v, size);
 }
 
 /* Maps the largest piece around `at` that has one permission and one backing. */
@@ -277,7 +285,7 @@ static int map_ram(struct vm *vm, const struct region *region, gpa_t at)
 			continue;
 		if (size != PAGE_SIZE && overridden(space, start, size))
 			continue;
-		if (region->kind == REGION_PMEM && size > region->leaf)
+		if (region->kind == REGION_PMEM && !pmem_leaf_fits(region, start, size))
 			continue;
 		perms = space_perms(space, at);
 		frame = ram_frame(region, gpa(start));
@@ -459,6 +467,11 @@ static enum fault_result window_fault(struct vcpu *vcpu, const struct region *re
 	gpa_t page = gpa(fault->addr.v & PAGE_MASK);
 	int err = ERR_PERM;
 
+	/* Perms may change just now: then the store came before or comes after that. */
+	if (likely(wanted == EPT_W && fault->linear_valid && !fault->walk && !vcpu->event.info &&
+		   !(__atomic_load_n(&region->perms, __ATOMIC_RELAXED) & EPT_W)) &&
+	    pmem_window_store(vcpu, region->device, fault->addr.v - region->base.v, fault))
+		return FAULT_DONE;
 	spin_lock(&space->lock);
 	if (region->perms && (region->perms & wanted) == wanted) {
 		ept_reserve(&space->view, FAULT_RESERVE);
@@ -620,6 +633,14 @@ static inline u8 *ram_pointer(struct vm *vm, gpa_t at, size_t *left)
 	*left = MIN(SIZE_2M - (at.v - region->base.v) % SIZE_2M,
 		    region->bytes - (at.v - region->base.v));
 	return phys_to_ptr(ram_frame(region, at));
+}
+
+const void *guest_ram_view(struct vm *vm, gpa_t at, size_t len)
+{
+	size_t left;
+	const u8 *p = ram_pointer(vm, at, &left);
+
+	return p && len <= left ? p : NULL;
 }
 
 /* The EPT's dirty flags do not show what we have written ourselves. After the write. */

@@ -88,7 +88,7 @@ void space_destroy(struct vm *vm);
 
 int space_add_mmio(struct vm *vm, gpa_t base, u64 bytes, u32 device);
 
-/* Memory of pmem/: 2 MiB aligned on both sides, or 4 KiB with a leaf of that size. */
+/* Memory of pmem/, whole pages, mapped with the largest leaves up to `leaf` that fit. */
 int space_add_pmem(struct vm *vm, gpa_t base, u64 bytes, hpa_t frame, u64 leaf, u32 number);
 
 /*
@@ -147,6 +147,13 @@ int space_discard(struct vm *vm, gpa_t base, u64 bytes);
 int guest_read(struct vm *vm, gpa_t from, void *to, size_t len);
 int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len);
 int guest_zero(struct vm *vm, gpa_t to, size_t len);
+
+/*
+ * The exception, for what is looked at again and again: `len` bytes of RAM or persistent memory
+ * where they lie, or NULL: not all are there in one piece, or may move (remote memory). For atomic
+ * loads only, each value once; as long as the VM lives.
+ */
+const void *guest_ram_view(struct vm *vm, gpa_t at, size_t len);
 
 /* A naturally aligned 2-, 4- or 8-byte word of guest RAM in one access, so that another vCPU's
  * write is seen whole or not at all (paging-structure entries, indices of rings), and likewise the

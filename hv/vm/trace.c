@@ -90,8 +90,9 @@ bool trace_is_on(const struct vm *vm)
 
 void watch_follow(struct vcpu *vcpu)
 {
-	vcpu->watch = __atomic_load_n(&vcpu->watch_wanted, __ATOMIC_ACQUIRE);
-	if (!vcpu->watch) {
+	vcpu->watch =
+		__atomic_load_n(&vcpu->watch_wanted, __ATOMIC_ACQUIRE) | (vcpu->watch & WATCH_STEP);
+	if (!(vcpu->watch & ~(u64)WATCH_STEP)) {
 		vcpu->root_since = 0;
 		vcpu->exit_open = false;
 	}

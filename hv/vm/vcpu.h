@@ -8,6 +8,7 @@
  */
 #pragma once
 
+#include "ept/ept.h"
 #include "lib/types.h"
 #include "vmx/vmcs.h"
 
@@ -57,6 +58,7 @@ enum gpr {
 /* Bits of vcpu->watch: for whom exits are watched. */
 #define WATCH_TRACE  BIT(0)
 #define WATCH_REPORT BIT(1)
+#define WATCH_STEP   BIT(2) /* in a step: see vcpu_step_begin() */
 
 enum vcpu_state {
 	VCPU_RUNNABLE,
@@ -84,6 +86,12 @@ struct posted {
 	u32 reserved[7];
 } __aligned(64);
 _Static_assert(sizeof(struct posted) == 64, "posted-interrupt descriptor");
+
+/* A step: what it has changed. */
+struct vcpu_step {
+	struct ept_overlay overlay; /* eptp 0: this vCPU cannot step */
+	u64 rip, rflags, shadow, debugctl;
+};
 
 struct vcpu {
 	u64 gpr[16];	/* first: entry.S pushes here. gpr[RSP] is not kept: VMCS */
@@ -143,6 +151,8 @@ struct vcpu {
 	u64 root_since;		   /* TSC from which root mode is measured; 0: it is not */
 	bool exit_open;		   /* the newest entry of the trace waits for its cost */
 
+	struct vcpu_step step;
+
 	/* Counters: stats.h says what they count. */
 	u64 exits[EXIT_COUNT]; /* by basic reason */
 	u64 injections, ept_faults, refusals;
@@ -172,6 +182,13 @@ void vcpu_inject_pf(struct vcpu *vcpu, gva_t addr, u32 error_code);
 /* On the own CPU: go past the instruction that caused the exit (length from the VMCS, or given). */
 void vcpu_skip(struct vcpu *vcpu);
 void vcpu_skip_bytes(struct vcpu *vcpu, u64 length);
+
+/*
+ * On the own CPU, in the handler of an exit of an instruction that is to be executed again: this
+ * once it runs on step.overlay, which has been made (ept.h), and nothing else does. It may come
+ * back to the same instruction without having executed it.
+ */
+void vcpu_step_begin(struct vcpu *vcpu);
 
 /* The vCPU cannot go on: report registers and end its VM (status 71). */
 void vcpu_fatal(struct vcpu *vcpu, const char *fmt, ...) __format(2, 3);

@@ -110,6 +110,66 @@ u32 hypercall_by_port(struct vcpu *vcpu);
 void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes);
 void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes);
 void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes);
+struct ept_fault;
+bool pmem_window_store(struct vcpu *vcpu, u32 number, u64 offset, const struct ept_fault *fault);
+
+bool pmem_window_step(struct vcpu *vcpu, u32 number);
+bool vcpu_step_exit(struct vcpu *vcpu, u32 reason);
+void vcpu_step_check(struct vcpu *vcpu, u32 requests);
+void vcpu_step_begin(struct vcpu *vcpu);
+
+__attribute__((weak)) bool pmem_window_step(struct vcpu *vcpu, u32 number)
+{
+	return false;
+}
+
+__attribute__((weak)) bool vcpu_step_exit(struct vcpu *vcpu, u32 reason)
+{
+	abort();
+}
+
+__attribute__((weak)) void vcpu_step_check(struct vcpu *vcpu, u32 requests)
+{
+	abort();
+}
+
+__attribute__((weak)) void vcpu_step_begin(struct vcpu *vcpu)
+{
+}
+
+struct known_store;
+bool mmio_known_store(struct vcpu *vcpu, const struct ept_fault *fault, struct known_store *out);
+void vcpu_instruction_effects(struct vcpu *vcpu, u64 shadow, u64 rflags, bool resume);
+void vmcs_write_failed(void);
+
+__attribute__((weak)) bool mmio_known_store(struct vcpu *vcpu, const struct ept_fault *fault,
+					    struct known_store *out)
+{
+	return false;
+}
+
+__attribute__((weak)) void vcpu_instruction_effects(struct vcpu *vcpu, u64 shadow, u64 rflags,
+						    bool resume)
+{
+}
+
+__attribute__((weak)) void vmcs_write_failed(void)
+{
+	abort();
+}
+
+struct walk_state;
+void emu_remember(struct vcpu *vcpu, const struct walk_state *state, u64 rip);
+
+__attribute__((weak)) void emu_remember(struct vcpu *vcpu, const struct walk_state *state, u64 rip)
+{
+}
+
+__attribute__((weak)) bool pmem_window_store(struct vcpu *vcpu, u32 number, u64 offset,
+					     const struct ept_fault *fault)
+{
+	return false;
+}
 int pmem_open(struct vm *vm, u32 number, u64 page);
 
 int disk_init(void);

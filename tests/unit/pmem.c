@@ -31,7 +31,7 @@ static struct vm vm;
 static struct vcpu vcpu = {.vm = &vm};
 static struct nfit_table table;
 static bool have_table;
-static unsigned int restarts, timer_requests;
+static unsigned int restarts, timer_requests, stepping;
 static u64 uncached;
 
 u64 vmx_features;
@@ -74,6 +74,21 @@ void vcpu_request(struct vcpu *v, u32 requests)
 struct vcpu *sched_current(void)
 {
 	return NULL;
+}
+
+bool mmio_known_store(struct vcpu *v, const struct ept_fault *fault, struct known_store *out)
+{
+	return false;
+}
+
+void vcpu_instruction_effects(struct vcpu *v, u64 shadow, u64 rflags, bool resume)
+{
+}
+
+void vmcs_write_failed(void);
+void vmcs_write_failed(void)
+{
+	abort();
 }
 
 void vmcs_read_failed(void);
@@ -320,6 +335,66 @@ static void test_modes(void **state)
 	assert_int_equal(pmem_cut(&vm), ERR_INVAL);
 	assert_int_equal(ask(HC_PMEM_CUT_WITHIN, 100), HC_EINVAL);
 	assert_int_equal(ask(HC_PMEM_CUTS, 0), HC_EINVAL);
+	end();
+}
+
+/* --- stores that nobody but the processor knows -------------------------------------------------
+ */
+
+void vcpu_step_begin(struct vcpu *v)
+{
+	stepping++;
+}
+
+static void test_step(void **state)
+{
+	struct ept_overlay *overlay = &vcpu.step.overlay;
+	struct hw_page p;
+
+	start_machine(BIT64(FEAT_EPT_AD));
+	configure(BOOT_PMEM_MODEL, 2 * MIB);
+	config.pmem_count = 3;
+	config.pmem[1] = config.pmem[2] = config.pmem[0];
+	assert_int_equal(create(), 0);
+	assert_int_equal(pmem_hypercall(&vcpu, HC_PMEM_SET_MODE, 2, HC_PMEM_MODE_NONE), 0);
+	store(AT + 64, 1);
+	store(0x5000, 2); /* RAM */
+	assert_int_equal(fault_at(PMEM_HINTS_BASE, false), FAULT_RETRY);
+	stepping = 0;
+	assert_true(pmem_window_step(&vcpu, 0));
+	assert_int_equal(stepping, 1);
+	assert_int_equal(ask(HC_PMEM_PENDING, 0), 0);
+	assert_int_equal(ask(HC_PMEM_FLUSHES, 3), 1);
+	/* The overlay has both pages that trap, and for the rest the view; which is as it was. */
+	assert_int_not_equal(overlay->eptp, vm.space.view.eptp);
+	for (u32 i = 0; i < 2; i++) {
+		p = hw_walk(overlay->eptp, PMEM_HINTS_BASE + i * PMEM_HINTS_STRIDE, false, false);
+		assert_int_equal(p.perms, EPT_R | EPT_W);
+		assert_int_equal(p.frame, vm.pmem->region[i].hints.v);
+	}
+	assert_int_equal(page_at(PMEM_HINTS_BASE).perms, EPT_R);
+	p = hw_walk(overlay->eptp, PMEM_HINTS_BASE + 2 * PMEM_HINTS_STRIDE, false, false);
+	assert_int_equal(p.perms, 0);
+	p = hw_walk(overlay->eptp, 0x5000, false, false);
+	assert_int_equal(p.frame, page_at(0x5000).frame);
+	assert_int_equal(p.perms, EPT_RWX);
+	p = hw_walk(overlay->eptp, AT + 64, false, false);
+	assert_int_equal(p.perms, EPT_R | EPT_X); /* followed as ever */
+	assert_int_equal(overlay->generation, vm.space.view.generation);
+	/* What is mapped later comes with the next copy; what is taken away shows. */
+	store(AT + PAGE_SIZE, 1);
+	store_hint(0, 1);
+	assert_int_not_equal(overlay->generation, vm.space.view.generation);
+	assert_true(pmem_window_step(&vcpu, 1));
+	assert_int_equal(overlay->generation, vm.space.view.generation);
+	assert_false(pmem_window_step(&vcpu, 3));
+	end();
+	assert_int_equal(overlay->eptp, 0);
+	/* A VM without NVDIMMs has none. */
+	configure(BOOT_PMEM_RAM, 2 * MIB);
+	assert_int_equal(create(), 0);
+	assert_int_equal(overlay->eptp, 0);
+	assert_false(pmem_window_step(&vcpu, 0));
 	end();
 }
 
@@ -617,9 +692,10 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_model),	   cmocka_unit_test(test_modes),
-		cmocka_unit_test(test_cut_within), cmocka_unit_test(test_image),
-		cmocka_unit_test(test_ram),	   cmocka_unit_test(test_host),
-		cmocka_unit_test(test_direct),	   cmocka_unit_test(test_bad_host),
+		cmocka_unit_test(test_cut_within), cmocka_unit_test(test_step),
+		cmocka_unit_test(test_image),	   cmocka_unit_test(test_ram),
+		cmocka_unit_test(test_host),	   cmocka_unit_test(test_direct),
+		cmocka_unit_test(test_bad_host),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);

@@ -296,6 +296,22 @@ static void test_pmem_leaves(void **state)
 	assert_int_equal(fault_at(12 * GIB + 3 * MIB, EPT_R), FAULT_RETRY);
 	assert_int_equal(page_at(12 * GIB + 3 * MIB).shift, 21);
 	assert_int_equal(page_at(12 * GIB + 3 * MIB).frame, large.v + 5 * MIB);
+	/* One that ends within 2 MiB, and one that begins there on the host's side. */
+	assert_int_equal(space_add_pmem(&vm, gpa(16 * GIB), 4 * MIB + 8 * KIB, large, SIZE_1G, 3),
+			 0);
+	assert_int_equal(space_add_pmem(&vm, gpa(20 * GIB), 4 * MIB,
+					hpa_add(large, 4 * MIB + 4 * KIB), SIZE_1G, 4),
+			 0);
+	assert_int_equal(fault_at(16 * GIB + 3 * MIB, EPT_W), FAULT_RETRY);
+	assert_int_equal(page_at(16 * GIB + 3 * MIB).shift, 21);
+	assert_int_equal(fault_at(16 * GIB + 4 * MIB + 4 * KIB, EPT_W), FAULT_RETRY);
+	assert_int_equal(page_at(16 * GIB + 4 * MIB + 4 * KIB).shift, 12);
+	assert_int_equal(page_at(16 * GIB + 4 * MIB + 4 * KIB).frame, large.v + 4 * MIB + 4 * KIB);
+	assert_int_equal(page_at(16 * GIB + 4 * MIB + 8 * KIB).perms, 0);
+	assert_int_equal(fault_at(16 * GIB + 4 * MIB + 8 * KIB, EPT_W), FAULT_EMULATE);
+	assert_int_equal(fault_at(20 * GIB + 2 * MIB, EPT_W), FAULT_RETRY);
+	assert_int_equal(page_at(20 * GIB + 2 * MIB).shift, 12);
+	assert_int_equal(page_at(20 * GIB + 2 * MIB).frame, large.v + 6 * MIB + 4 * KIB);
 	frame_free(FRAME_HV, large, 1 * GIB);
 	finish();
 }

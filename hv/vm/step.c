@@ -1,0 +1,76 @@
+/*
+ * One instruction of the guest on other pages than the rest of the VM has: see vm/vcpu.h.
+ *
+ * The vCPU enters with an overlay of its view (ept.h) and with TF set, so that the processor comes
+ * back by #DB after one instruction; any other exit ends it before. What could get hold of the TF
+ * that is not the guest's, or let another instruction come first, is kept out: all exceptions exit,
+ * IF is clear so that no interrupt is delivered, and if anything is to be injected, or the view has
+ * changed, the step is called off before the entry: the guest comes to the same instruction again.
+ *
+ * The monitor trap flag would do, but Bochs (2.7) advertises it and never exits.
+ */
+#include "vm/internal.h"
+#include "x86/regs.h"
+
+#define STEP_FLAGS   (RFLAGS_IF | RFLAGS_TF)
+#define SHADOW	     (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)
+#define DEBUGCTL_BTF BIT64(1)
+
+void vcpu_step_begin(struct vcpu *vcpu)
+{
+	struct vcpu_step *s = &vcpu->step;
+
+	s->rip = vmcs_read(VMCS_GUEST_RIP);
+	s->rflags = vmcs_read(VMCS_GUEST_RFLAGS);
+	s->shadow = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
+	s->debugctl = vmcs_read(VMCS_GUEST_DEBUGCTL);
+	ept_overlay_use(&s->overlay);
+	vmcs_write(VMCS_GUEST_RFLAGS, (s->rflags & ~(u64)RFLAGS_IF) | RFLAGS_TF);
+	/* The instruction ends the shadow; with TF, entry wants BS pending in it (SDM 27.3.1.5). */
+	vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, s->shadow & ~(u64)SHADOW);
+	vmcs_write(VMCS_GUEST_DEBUGCTL, s->debugctl & ~DEBUGCTL_BTF);
+	vmcs_write(VMCS_EXCEPTION_BITMAP, ~0u);
+	vmcs_write(VMCS_EPTP, s->overlay.eptp);
+	vcpu->watch |= WATCH_STEP;
+}
+
+void vcpu_step_end(struct vcpu *vcpu)
+{
+	const struct vcpu_step *s = &vcpu->step;
+	u64 rflags = vmcs_read(VMCS_GUEST_RFLAGS);
+
+	vcpu->watch &= ~(u64)WATCH_STEP;
+	vmcs_write(VMCS_GUEST_RFLAGS, (rflags & ~(u64)STEP_FLAGS) | (s->rflags & STEP_FLAGS));
+	if ((s->shadow & SHADOW) && vmcs_read(VMCS_GUEST_RIP) == s->rip)
+		vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, s->shadow);
+	vmcs_write(VMCS_GUEST_DEBUGCTL, s->debugctl);
+	vmcs_write(VMCS_EXCEPTION_BITMAP, vcpu->exception_bitmap);
+	vmcs_write(VMCS_EPTP, vcpu->view->eptp);
+}
+
+bool vcpu_step_exit(struct vcpu *vcpu, u32 reason)
+{
+	u32 info = (u32)vmcs_read(VMCS_EXIT_INTR_INFO);
+
+	vcpu_step_end(vcpu);
+	/* It may be for something that the view has and the overlay does not have yet. */
+	if (reason == EXIT_EPT_VIOLATION)
+		vcpu->step.overlay.generation = 0;
+	/*
+	 * Our own trap, with nothing of the guest's in it. (With a breakpoint of the guest's, it
+	 * finds BS in DR6 too.)
+	 */
+	return reason == EXIT_EXCEPTION_NMI &&
+	       (info & (INTR_INFO_TYPE | INTR_INFO_VECTOR)) == (INTR_TYPE_HW_EXCEPTION | VEC_DB) &&
+	       !(vcpu->step.rflags & RFLAGS_TF) && !(vmcs_read(VMCS_EXIT_QUALIFICATION) & 0xf);
+}
+
+void vcpu_step_check(struct vcpu *vcpu, u32 requests)
+{
+	/* Interrupts and timers can wait: with IF clear, looking at them injects nothing. */
+	if ((requests & ~(REQ_WATCH | REQ_IRQ | REQ_TIMER | REQ_EOI_MAP)) || vcpu->nmi_pending ||
+	    vcpu->event.info ||
+	    vcpu->step.overlay.generation !=
+		    __atomic_load_n(&vcpu->view->generation, __ATOMIC_SEQ_CST))
+		vcpu_step_end(vcpu);
+}
