@@ -7,7 +7,7 @@ import re
 import struct
 import tempfile
 
-from . import bench_linux, bench_remote, emulator
+from . import bench_linux, bench_pager, bench_remote, emulator
 from .base import BUILD, ROOT, Failure, build, main, say
 from .config import Config
 from .disk import image_for
@@ -77,6 +77,7 @@ def bench(arguments):
                     "boot.instructions: from the loader's first to the first guest instruction. "
                     "pmem.flush.MODE.N: what a store to a flush hint costs more than one to "
                     "memory, with N memory controllers. "
+                    "remote.*: pages on a memory node (scripts/umbra_tools/bench_pager.py). "
                     "linux.*_ratio: instructions that Debian's kernel takes to its shell, and two "
                     "loops in it, under Umbra and without it; linux.boot_exits: VM exits on the "
                     "way to the shell. Those are four boots of Linux, some minutes.")
@@ -87,12 +88,13 @@ def bench(arguments):
                    help="default build/bench.json, with --only build/bench-remote.json")
     p.add_argument("--no-build", action="store_true", help="measure what is built already")
     p.add_argument("--no-linux", action="store_true", help="without the figures linux.*")
-    p.add_argument("--only", choices=("remote.vs_nbd",),
-                   help="these figures only: Linux with memory on another host, as a guest of Umbra "
+    p.add_argument("--no-remote", action="store_true", help="without the figures remote.*")
+    p.add_argument("--only", choices=("remote", "remote.vs_nbd"),
+                   help="these figures only; remote.vs_nbd: Linux with memory on another host, as a guest of Umbra "
                         "and alone with swap over NBD. Three boots, half an hour; not in a plain run")
     options = p.parse_args(arguments)
     if not options.no_build:
-        build("all", "bare", *(["memnode"] if options.only else []))
+        build("all", "bare", *(["memnode"] if options.only == "remote.vs_nbd" else []))
     BUILD.mkdir(parents=True, exist_ok=True)
     options.output = options.output or BUILD / ("bench-remote.json" if options.only else "bench.json")
     name = options.emulator or "bochs"
@@ -101,7 +103,8 @@ def bench(arguments):
         say(f"Bochs {version}: the reference figures are those of 2.7")
 
     if options.only:
-        figures = bench_remote.measure(name, options.cpu)
+        which = bench_pager if options.only == "remote" else bench_remote
+        figures = which.measure(name, options.cpu)
         show(version, options, figures, list(figures))
         return 0
     one = measure(name, options.cpu, 1)
@@ -112,6 +115,9 @@ def bench(arguments):
     figures.update({k: v for k, v in flush.items() if k in FLUSH})
     figures["size.image_bytes"] = (image_bytes(BUILD / "umbra.elf"), "bytes")
     expected = EXPECTED + FLUSH
+    if not options.no_remote:
+        figures.update(bench_pager.measure(name, options.cpu))
+        expected += bench_pager.FIGURES
     if not options.no_linux:
         figures.update(bench_linux.measure(name, options.cpu))
         expected += LINUX
