@@ -20,8 +20,8 @@ from umbra_tools.run import DEFAULT_CONFIG
 GUESTS = Config.load(DEFAULT_CONFIG).vms()
 SMP_GUESTS = [guest for guest in GUESTS
               if int(Config.load(DEFAULT_CONFIG).get(f"vm {guest}", "vcpus", "1")) > 1]
-# scripts/bench; test_vms.py; test_monitor.py; test_remote.py
-NOT_TESTS = {"bench", "sharing", "monitored", "remote"}
+# scripts/bench; test_vms.py; test_monitor.py; test_remote.py; test_pmem_stores.py
+NOT_TESTS = {"bench", "sharing", "monitored", "remote", "pmem_stores"}
 
 MODELS = ("corei7_haswell_4770", "corei7_skylake_x", "tigerlake")
 CPU_COUNTS = (1, 2, 4)
