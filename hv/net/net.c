@@ -24,7 +24,7 @@
 #define TX_BUDGET     64u
 #define BUSY_TIME     (10 * NS_PER_MS) /* of silence, after which a look now and then will do */
 #define SLEEP_MAX     (100 * NS_PER_MS)
-#define LOOK_PERIOD   (1 * NS_PER_MS)
+#define LOOK_PERIOD   (10 * NS_PER_MS)
 #define ASKED	      8u /* machines that are being asked for */
 #define ASK_PERIOD    NS_PER_S
 #define PCI_REGISTERS 0 /* BAR */
@@ -381,6 +381,14 @@ bool net_service(void)
 	any = service(net_now());
 	net_unlock();
 	return any;
+}
+
+bool net_poll(void)
+{
+	if (likely(rdtsc() < net_deadline()))
+		return net_busy();
+	net_service();
+	return net_busy();
 }
 
 u64 net_deadline(void)

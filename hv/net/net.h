@@ -3,8 +3,8 @@
  * DHCP. RoCEv2 goes past lwIP both ways.
  *
  * Single context: everything but net_init(), net_state(), net_service(), net_deadline(),
- * net_busy(), net_sleep() and net_now() is called with the lock of net_lock() held, which is held
- * for short times and never while waiting. Nothing allocates after net_init().
+ * net_poll(), net_busy(), net_sleep() and net_now() is called with the lock of net_lock() held,
+ * which is held for short times and never while waiting. Nothing allocates after net_init().
  */
 #pragma once
 
@@ -68,6 +68,12 @@ bool net_service(void);
  * it is time to look whether something has arrived; ~0: never.
  */
 u64 net_deadline(void);
+/*
+ * For a CPU that looks in now and then, whether anybody waits for the network or not: serves it if
+ * its deadline has passed. Peers ask whether we live, leases run out, links go. True: frames have
+ * come or gone just now, net_busy().
+ */
+bool net_poll(void);
 /*
  * For a CPU 0 that has nothing else to do: sleeps until a frame arrives or a timer is due, or some
  * other interrupt comes. False, at once: the NIC cannot wake anybody, or something is there.

@@ -8,6 +8,7 @@
  * with next to nothing. One that has slept is credited no more than a slice.
  */
 #include "lib/log.h"
+#include "net/net.h"
 #include "vm/away.h"
 #include "vm/console.h"
 #include "vm/internal.h"
@@ -189,6 +190,8 @@ int sched_tick(struct vcpu *vcpu, u64 now)
 	console_poll();
 	if (unlikely(remote_busy()))
 		remote_poll();
+	else
+		net_poll();
 	account(p, vcpu, now);
 	if (now >= vcpu->timer_deadline)
 		platform_timers(vcpu, now);
@@ -305,6 +308,12 @@ static void idle(struct pcpu *p)
 	__atomic_store_n(&p->idle, 0, __ATOMIC_SEQ_CST);
 }
 
+/* While frames come and go the boot processor stays awake for them. */
+static bool idle_net_poll(void)
+{
+	return net_poll() && this_cpu()->index == 0;
+}
+
 /* It has the CPU from now on, be it asleep before or not. */
 static void begin_turn(struct vcpu *vcpu, u64 now)
 {
@@ -364,7 +373,7 @@ __noreturn void sched_loop(void)
 		console_poll();
 		if (vcpu)
 			run(p, vcpu);
-		else if (!remote_poll())
+		else if (!remote_poll() && !idle_net_poll())
 			idle(p);
 	}
 }

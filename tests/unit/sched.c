@@ -134,6 +134,11 @@ u32 console_unsent(void)
 	return 0;
 }
 
+bool net_poll(void)
+{
+	return false;
+}
+
 void console_poll(void)
 {
 	polls++;
