@@ -66,8 +66,8 @@ static const struct choice partitions[] = {
 
 #define OPTION(field) offsetof(struct boot_options, field)
 #define VM(field)     offsetof(struct boot_vm, field)
-#define PMEM_TEXT                                                                             \
-	"up to 4 of ram SIZE [saved], model SIZE [CONTROLLERS], host RANGE [direct], "        \
+#define PMEM_TEXT                                                                      \
+	"up to 4 of ram SIZE [saved], model SIZE [CONTROLLERS], host RANGE [direct], " \
 	"separated by commas; a SIZE is a multiple of 2M"
 #define NETWORK_TEXT "none, dhcp, or ADDRESS/LENGTH [GATEWAY], such as 10.0.0.2/24 10.0.0.1"
 #define REMOTE_TEXT  "up to 4 of ADDRESS[:PORT], separated by commas"

@@ -398,7 +398,7 @@ static void test_stale_vectoring(void **state)
 		{EXTINT | 0x41, 0, 0, RFLAGS_IF, 0x4100, false},
 		{EXTINT | 0x31, 0, 0, RFLAGS_IF, 0x4100, true},
 		{EXTINT | 0x31, 0, EXTINT | 0x31, RFLAGS_IF, 0x4100, false}, /* 8259 */
-		{EXTINT | 0, 0, 0, RFLAGS_IF, 0x4100, true}, /* no event before */
+		{EXTINT | 0, 0, 0, RFLAGS_IF, 0x4100, true},		     /* no event before */
 		{SOFT_INT | 0x80, 2, 0, RFLAGS_IF, 0x4100, false},
 		{SOFT_INT | 0x80, 0, 0, RFLAGS_IF, 0x4100, true},
 		{SOFT_EXC | 3, 1, 0, RFLAGS_IF, 0x4100, false},
