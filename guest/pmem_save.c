@@ -14,6 +14,7 @@
 #include "cpu.h"
 #include "mem.h"
 #include "nfit.h"
+#include "smp.h"
 #include "umbra.h"
 
 #define MAGIC	 0x45564153u
@@ -44,6 +45,7 @@ static struct nfit nfit;
 static volatile struct head *head;
 static struct control *control;
 static struct rng rng;
+static u32 over_budget; /* atomic */
 
 static s64 pmem(u64 what)
 {
@@ -127,26 +129,44 @@ static void check_start(bool first_of_machine)
 	control->good = run;
 }
 
-static void write_page(u64 at, u32 run)
+static void write_page(u64 at, u32 run, struct rng *r)
 {
 	volatile u64 *p = (volatile u64 *)at;
 
 	for (u32 i = 0; i < PAGE_SIZE / 8; i++)
 		p[i] = (u64)run << 32 | (at >> 12 << 16) | i;
-	if (rng_below(&rng, 8) == 0)
+	if (rng_below(r, 8) == 0)
 		memset((void *)at, 0, PAGE_SIZE);
+}
+
+struct share {
+	u32 run;
+	u64 pages;
+};
+
+/* On each CPU, to pages anywhere. */
+static void write_share(void *arg)
+{
+	const struct share *share = arg;
+	u64 budget = (u64)pmem(HC_PMEM_BUDGET), all = nfit.region[0].bytes / PAGE_SIZE;
+	struct rng r;
+
+	rng_seed(&r, share->run + 1000 * control->losses + 1000000 * this_cpu()->index);
+	for (u64 n = 0; n < share->pages; n++) {
+		write_page(SAVED_VA + (1 + rng_below(&r, all - 1)) * PAGE_SIZE, share->run, &r);
+		if ((u64)pmem(HC_PMEM_DIRTY) > budget)
+			__atomic_add_fetch(&over_budget, 1, __ATOMIC_RELAXED);
+	}
 }
 
 static void write_run(u32 run, u64 pages)
 {
-	u64 budget = (u64)pmem(HC_PMEM_BUDGET), all = nfit.region[0].bytes / PAGE_SIZE;
+	struct share share = {run, pages / smp_count()};
 
-	rng_seed(&rng, run + 1000 * control->losses);
-	for (u64 n = 0; n < pages; n++) {
-		write_page(SAVED_VA + (1 + rng_below(&rng, all - 1)) * PAGE_SIZE, run);
-		check((u64)pmem(HC_PMEM_DIRTY) <= budget, "more pages were dirty than the budget");
-	}
-	write_page(LABELS + rng_below(&rng, 32) * PAGE_SIZE, run);
+	rng_seed(&rng, run);
+	smp_run_all(write_share, &share);
+	check(over_budget == 0, "more pages were dirty than the budget");
+	write_page(LABELS + rng_below(&rng, 32) * PAGE_SIZE, run, &rng);
 	head->sum = sum_all();
 	head->run = run;
 	head->magic = MAGIC;
@@ -204,6 +224,7 @@ void guest_main(void)
 		memset(control, 0, sizeof(*control));
 		control->magic = MAGIC;
 	}
+	smp_start();
 	check_start(first);
 	do
 		write_run(head->magic == MAGIC ? head->run + 1 : 1, pages);
