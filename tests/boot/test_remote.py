@@ -20,8 +20,8 @@ from umbra_tools.run import BOCHS_HIDE
 
 # Bochs' NIC takes a frame in an emulated millisecond: the fewer instructions that is, the better.
 IPS = 5000000
-# 2 MiB of frames for more than 3 MiB that are used.
-SMALL = {"memory": "6M", "local": "2M", "cmdline": "mib=3"}
+# 2 MiB of frames for more than 3 MiB that are used, and room for what the pages' tables take.
+SMALL = {"memory": "8M", "local": "2M", "cmdline": "mib=3"}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -178,6 +178,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			break;
 		case 13:
 			lapic_lint0(&l, v & 1);
+			/* The processor runs only after an entry. */
+			check_status(&l);
 			if (l.hardware)
 				processor(&l, v & 2);
 			break;
