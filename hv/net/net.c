@@ -346,8 +346,9 @@ static void run_timers(u64 now)
 
 static void set_deadline(u64 now)
 {
-	u64 next = MIN(net.timers_at, roce_deadline());
+	u64 next = roce_deadline();
 
+	next = MIN(next, net.timers_at);
 	net.wake_at = MIN(next, now + SLEEP_MAX);
 	__atomic_store_n(&net.deadline, tsc_at(MIN(next, now + LOOK_PERIOD)), __ATOMIC_RELAXED);
 }

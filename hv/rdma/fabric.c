@@ -298,8 +298,11 @@ u64 fabric_deadline(const struct fabric *f)
 	u64 first = f->cm_quiet ? f->cm_due : cm_deadline(&f->agent);
 	u32 i;
 
-	for (i = 0; i < f->links; i++)
-		first = MIN(first, link_deadline(f, &f->link[i]));
+	for (i = 0; i < f->links; i++) {
+		u64 due = link_deadline(f, &f->link[i]);
+
+		first = MIN(first, due);
+	}
 	return first;
 }
 
@@ -309,7 +312,7 @@ void fabric_set_address(struct fabric *f, const u8 mac[6], u32 ip)
 {
 	u32 i;
 
-	if (f->ip == ip && memcmp(f->mac, mac, sizeof(f->mac)) == 0)
+	if (f->ip == ip && __builtin_memcmp(f->mac, mac, sizeof(f->mac)) == 0)
 		return;
 	memcpy(f->mac, mac, sizeof(f->mac));
 	f->ip = ip;

@@ -310,9 +310,13 @@ u64 node_deadline(const struct node *node)
 
 	for (i = 0; i < node->config.slices; i++) {
 		const struct node_slice *s = &node->slice[i];
+		u64 due;
 
-		if (s->c)
-			first = MIN(first, MIN(s->probe, rdma_qp_deadline(&s->qp)));
+		if (!s->c)
+			continue;
+		due = rdma_qp_deadline(&s->qp);
+		due = MIN(due, s->probe);
+		first = MIN(first, due);
 	}
 	return first;
 }

@@ -77,10 +77,14 @@ static u32 icrc(const u8 *datagram, const u8 *extended, u32 extended_size, const
 		crc = crc32(0, first, 8 + MASKED_LEN);
 		return crc32(crc32(crc, extended, extended_size), payload, len);
 	}
-	if (extended_size)
-		memcpy(more, extended, extended_size);
-	if (n)
-		memcpy(more + extended_size, payload, n);
+	if (extended + extended_size == payload) { /* as they have arrived */
+		__builtin_memcpy(more, extended, 16);
+	} else {
+		if (extended_size)
+			memcpy(more, extended, extended_size);
+		if (n)
+			memcpy(more + extended_size, payload, n);
+	}
 	return crc32_headed(first, n ? payload + n : payload, len - n);
 }
 

@@ -120,10 +120,19 @@ static bool next_packet(struct rdma_qp *qp, u64 now, struct rdma_packet *p)
 	return !requester && requester_transmit(qp, now, p);
 }
 
+/* Asked after each packet that arrives, and mostly there is nothing. */
+static bool quiet(const struct rdma_qp *qp, u64 now)
+{
+	return qp->req.next == qp->req.tail && now < qp->req.deadline &&
+	       qp->resp.queue_head == qp->resp.queue_tail && !qp->req.rnr_until && !qp->cnp_due;
+}
+
 bool rdma_qp_transmit(struct rdma_qp *qp, u64 now, struct rdma_frame *f)
 {
 	struct rdma_packet p;
 
+	if (quiet(qp, now))
+		return false;
 	__builtin_memset(&p, 0, sizeof(p));
 	if (!next_packet(qp, now, &p))
 		return false;

@@ -24,6 +24,7 @@
 typedef unsigned long long ull;
 
 static struct vm_remote *remotes[BOOT_MAX_VMS]; /* the network's lock */
+static u32 remotes_end;				/* the same: none is from here on */
 static u64 service_tsc;				/* atomic: see remote.h */
 static u32 busy; /* atomic: operations queued or under way, roughly */
 
@@ -161,8 +162,10 @@ int remote_create(struct vm *vm)
 		return err;
 	net_lock();
 	err = make_store(r, fabric);
-	if (!err)
+	if (!err) {
 		remotes[vm->id] = r;
+		remotes_end = MAX(remotes_end, vm->id + 1u);
+	}
 	net_unlock();
 	return err;
 }
@@ -204,6 +207,8 @@ void remote_destroy(struct vm *vm)
 		return;
 	net_lock();
 	remotes[vm->id] = NULL;
+	while (remotes_end && !remotes[remotes_end - 1])
+		remotes_end--;
 	if (r->store)
 		store_destroy(r->store);
 	net_unlock();
@@ -374,7 +379,7 @@ void remote_work(u64 now)
 {
 	u32 count = 0;
 
-	for (u32 i = 0; i < BOOT_MAX_VMS; i++)
+	for (u32 i = 0; i < remotes_end; i++)
 		if (remotes[i])
 			count += serve(remotes[i], now);
 	__atomic_store_n(&busy, count, __ATOMIC_RELAXED);
@@ -384,10 +389,13 @@ u64 remote_deadline(void)
 {
 	u64 first = RDMA_NEVER;
 
-	for (u32 i = 0; i < BOOT_MAX_VMS; i++) {
+	for (u32 i = 0; i < remotes_end; i++) {
+		u64 due;
+
 		if (!remotes[i])
 			continue;
-		first = MIN(first, store_deadline(remotes[i]->store));
+		due = store_deadline(remotes[i]->store);
+		first = MIN(first, due);
 		if (remotes[i]->retry_at)
 			first = MIN(first, remotes[i]->retry_at);
 	}

@@ -84,9 +84,15 @@ bool roce_transmit(u64 now, struct rdma_frame *f)
 
 u64 roce_deadline(void)
 {
+	u64 links, vms;
+
 	if (memnode_active())
 		return memnode_deadline();
-	return have_fabric ? MIN(fabric_deadline(&fabric), remote_deadline()) : RDMA_NEVER;
+	if (!have_fabric)
+		return RDMA_NEVER;
+	links = fabric_deadline(&fabric);
+	vms = remote_deadline();
+	return MIN(links, vms);
 }
 
 void roce_serviced(u64 now)

@@ -160,12 +160,15 @@ static bool look_at(struct store *s, u32 page, u32 up, u32 counting)
 
 void repair_work(struct store *s)
 {
-	u32 up = nodes_up(s), counting, steps = SCAN_STEP, before;
+	u32 up, counting, steps = SCAN_STEP, before;
 
 	replace_lost(s);
-	counting = nodes_counting(s);
 	if (s->now >= s->rescan_at)
 		repair_scan(s);
+	if (likely(!s->scan_left))
+		return;
+	up = nodes_up(s);
+	counting = nodes_counting(s);
 	while (s->scan_left && steps-- && s->repairs < STORE_REPAIRS && s->now >= s->repair_at) {
 		before = s->repairs;
 		if (!look_at(s, s->scan_at, up, counting)) {
