@@ -105,8 +105,8 @@ echo @@ dmesg; dmesg -r
 """
 
 WHOLE = FIRST + SECOND + IMAGES + r"""
-echo @@ images sqlite; images sqlite 25 5000000
-echo @@ images libpmemobj; images libpmemobj 10 5000000
+echo @@ images sqlite; images sqlite 12 5000000
+echo @@ images libpmemobj; images libpmemobj 4 5000000
 """ + DMESG + r"""
 echo @@ unflushed; pmem none 1; images sqlite 8 5000000; pmem trap 1
 """
@@ -204,8 +204,8 @@ def test_pmem():
     images can be wrong is seen by one that is taken without flushes."""
     found = run(WHOLE, "pmem-linux", seed=11)
     check_first(found)
-    check_images(found["images sqlite"], "sqlite", 25)
-    check_images(found["images libpmemobj"], "libpmemobj", 10)
+    check_images(found["images sqlite"], "sqlite", 12)
+    check_images(found["images libpmemobj"], "libpmemobj", 4)
     wrong = re.search(r"^cuts: sqlite: 8 images, (\d+) wrong", "\n".join(found["unflushed"]), re.M)
     assert wrong and int(wrong[1]) > 0, found["unflushed"]
 
