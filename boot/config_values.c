@@ -196,6 +196,19 @@ static bool good_path(struct config_parser *p, const char *key, u32 entry, size_
 	return false;
 }
 
+/* An item is a path and what follows it, which is *rest then, of *n bytes: the path's length. */
+static size_t cut_path(const char *item, size_t len, const char **rest, size_t *n)
+{
+	size_t path = 0;
+
+	while (path < len && !config_is_blank(item[path]))
+		path++;
+	*rest = item + path;
+	*n = len - path;
+	config_trim(rest, n);
+	return path;
+}
+
 static void set_modules(struct config_parser *p, const struct key *key, const char *value)
 {
 	struct boot_vm *vm = &p->vms[p->vm_count - 1];
@@ -206,11 +219,7 @@ static void set_modules(struct config_parser *p, const struct key *key, const ch
 	if (!*value)
 		return;
 	while (config_item(&value, item, &len, true)) {
-		for (path = 0; path < len && !config_is_blank(item[path]); path++)
-			;
-		args = item + path;
-		n = len - path;
-		config_trim(&args, &n);
+		path = cut_path(item, len, &args, &n);
 		if (vm->module_count == BOOT_MAX_MODULES) {
 			config_error(p, "modules: too many; expected %s", key->expected);
 			return;
@@ -255,11 +264,7 @@ static void set_disks(struct config_parser *p, const struct key *key, const char
 	if (!*value)
 		return;
 	while (config_item(&value, item, &len, true)) {
-		for (path = 0; path < len && !config_is_blank(item[path]); path++)
-			;
-		mode = item + path;
-		n = len - path;
-		config_trim(&mode, &n);
+		path = cut_path(item, len, &mode, &n);
 		if (vm->disk_count == BOOT_MAX_DISKS) {
 			config_error(p, "disks: too many; expected %s", key->expected);
 			return;
