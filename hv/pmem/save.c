@@ -159,7 +159,7 @@ static void dir_clear(void)
 
 int save_store_open(const struct disk_part *part, const char **why)
 {
-	bool good = false, blank = false;
+	bool good = false, blank = false, foreign = false;
 	u64 generation = 0;
 	u32 best = 0;
 	int err;
@@ -170,8 +170,11 @@ int save_store_open(const struct disk_part *part, const char **why)
 		err = part_read(part, i * SAVE_DIR_SECTORS, SAVE_DIR_SECTORS, &store.dir);
 		if (err)
 			return err;
-		/* The first directory may have been torn while the second was still to come. */
+		/* The first directory may have been torn while the second was still to come: its
+		 * first sector was there then, or nothing. */
 		blank = is_zero(&store.dir, SAVE_DIR_BYTES);
+		foreign |= !blank &&
+			   memcmp(store.dir.magic, SAVE_DIR_MAGIC, sizeof(store.dir.magic)) != 0;
 		if (dir_good(&store.dir) && (!good || store.dir.generation > generation)) {
 			good = true;
 			generation = store.dir.generation;
@@ -183,7 +186,7 @@ int save_store_open(const struct disk_part *part, const char **why)
 		return err || dir_good(&store.dir) ? err : ERR_IO;
 	}
 	*why = "the partition holds something else, or its directory is damaged";
-	if (!blank)
+	if (!blank || foreign)
 		return ERR_INVAL;
 	dir_clear();
 	return 0;
