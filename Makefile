@@ -79,6 +79,8 @@ $(BUILD)/hv/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
 		-fno-asynchronous-unwind-tables -w -DBR_USE_UNIX_TIME=0 -DBR_USE_URANDOM=0 \
 		$(BEARSSL_INC) -I$(BEARSSL_DIR)/src -c $< -o $@
 $(BEARSSL_DIR)/src/%.c: | $(BEARSSL_DIR)/.stamp ;
+# Unpacked once: make would remove what it takes for files on the way to a unit test.
+.PRECIOUS: $(ZYDIS_DIR)/src/%.c $(LWIP_DIR)/src/%.c $(BEARSSL_DIR)/src/%.c
 $(BEARSSL_DIR)/.stamp: scripts/third-party
 	scripts/third-party bearssl $(BEARSSL_DIR)
 $(BUILD)/hv/remote/seal.o: HV_CFLAGS += $(BEARSSL_INC)
