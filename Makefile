@@ -68,8 +68,8 @@ $(BUILD)/hv/zydis/%.o: $(ZYDIS_DIR)/src/%.c
 	$(CC) -std=gnu11 -O2 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pic \
 		-fcf-protection=none -fno-stack-protector -fno-asynchronous-unwind-tables -w \
 		$(ZYDIS_DEFS) $(ZYDIS_INC) -I$(ZYDIS_DIR)/src -c $< -o $@
-# These two sets of instructions use XMM registers: hv/x86/simd.h. Nothing else may. The stack behind
-# an exit is aligned to 8 bytes only.
+# These two sets of instructions use XMM registers: hv/x86/simd.h. Nothing else may. They
+# align the stack themselves: nothing else in the hypervisor would show that it is not.
 BEARSSL_SIMD := $(BUILD)/hv/bearssl/symcipher/aes_x86ni.o $(BUILD)/hv/bearssl/symcipher/aes_x86ni_ctr.o \
 	$(BUILD)/hv/bearssl/hash/ghash_pclmul.o
 $(BUILD)/hv/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
