@@ -2,188 +2,23 @@
  * hv/pmem/pmem.c on real address spaces and the real EPT engine: regions of the host, of lent RAM
  * and of a model, through a VM's lives; the hint page's modes; what HC_PMEM answers.
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <cmocka.h>
-
-#include "ept_hw.h"
-#include "mem/frame.h"
-#include "nfit_table.h"
-#include "pmem/pmem.h"
-#include "vm/internal.h"
-#include "x86/acpi.h"
+#include "pmem_world.h"
 #include "x86/asm.h"
-#include "x86/cpu.h"
-#include "x86/paging.h"
 
 #define PHYS  (128 * MIB)
 #define RANGE (64 * MIB) /* the host's persistent range */
 #define HINTS 0x7f00000	 /* its hints: device registers */
 
-static struct boot_info boot;
-static struct boot_vm config;
-static struct vm vm;
-static struct vcpu vcpu = {.vm = &vm};
-static struct nfit_table table;
-static bool have_table;
-static unsigned int restarts, timer_requests, stepping;
-static u64 uncached;
-
-u64 vmx_features;
-struct cpu cpus[MAX_CPUS];
-u32 cpu_count = 2;
-
-void vmx_invept_single(u64 eptp)
-{
-}
-
-void ept_kick_cpu(u32 cpu)
-{
-}
-
-void vcpu_fatal(struct vcpu *v, const char *fmt, ...)
-{
-	abort();
-}
-
-enum apic_mode platform_apic_mode(struct vcpu *v)
-{
-	return APIC_MODE_X2APIC;
-}
-
-void vm_restart(struct vm *v, const char *why)
-{
-	restarts++;
-}
-
-u64 vcpu_tsc(const struct vcpu *v)
-{
-	return v->tsc_offset + 7;
-}
-
-void vcpu_request(struct vcpu *v, u32 requests)
-{
-	timer_requests += requests == REQ_TIMER;
-}
-
-struct vcpu *sched_current(void)
-{
-	return NULL;
-}
-
-bool mmio_known_store(struct vcpu *v, const struct ept_fault *fault, struct known_store *out)
-{
-	return false;
-}
-
-void vcpu_instruction_effects(struct vcpu *v, u64 shadow, u64 rflags, bool resume)
-{
-}
-
-void vmcs_write_failed(void);
-void vmcs_write_failed(void)
-{
-	abort();
-}
-
-void vmcs_read_failed(void);
-void vmcs_read_failed(void)
-{
-	abort();
-}
-
-const struct acpi_header *acpi_find(hpa_t rsdp, const char *signature)
-{
-	assert_string_equal(signature, "NFIT");
-	return have_table ? (const void *)table.bytes : NULL;
-}
-
-void *paging_map_mmio(hpa_t base, u64 bytes, enum paging_type type)
-{
-	if (type == PAGING_UC)
-		uncached = base.v;
-	return phys_to_ptr(base);
-}
+static unsigned int stepping;
 
 static void start_machine(u64 features)
 {
-	cpus[0].self = &cpus[0];
-	syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, &cpus[0]);
-	host_memory_release();
-	host_memory_init(PHYS);
-	memset(&boot, 0, sizeof(boot));
-	boot.options.pmem_controllers = 4;
+	new_machine(PHYS, features);
 	boot.memory_count = 2;
-	boot.memory[0] = (struct boot_range){1 * MIB, RANGE - 1 * MIB, BOOT_MEM_USABLE, 0};
+	boot.memory[0].bytes = RANGE - 1 * MIB;
 	boot.memory[1] = (struct boot_range){RANGE, 8 * MIB, BOOT_MEM_PERSISTENT, 0};
 	frame_init(&boot);
-	vmx_features = features;
 	pmem_init(&boot);
-}
-
-/* Another VM of the machine: media are kept by VM. */
-static u32 next_id;
-
-static int create(void)
-{
-	memset(&vm, 0, sizeof(vm));
-	vm.id = next_id;
-	vm.config = &config;
-	vm.vcpu[0] = &vcpu;
-	vm.vcpu_count = 1;
-	assert_int_equal(space_init(&vm, config.memory), 0);
-	return pmem_create(&vm);
-}
-
-static void end(void)
-{
-	pmem_stop(&vm);
-	space_destroy(&vm);
-}
-
-static void configure(u32 source, u64 bytes)
-{
-	next_id++;
-	memset(&config, 0, sizeof(config));
-	config.memory = 4 * MIB;
-	config.pmem_count = 1;
-	config.pmem[0] = (struct boot_pmem){.source = source, .bytes = bytes, .range = 1};
-	strcpy(config.name, "v");
-}
-
-static enum fault_result fault_at(u64 at, bool write)
-{
-	struct ept_fault fault = {.addr = gpa(at), .read = !write, .write = write};
-
-	return space_fault(&vcpu, &fault);
-}
-
-static struct hw_page page_at(u64 at)
-{
-	return hw_walk(vm.space.view.eptp, at, false, vmx_has(FEAT_EPT_XO));
-}
-
-/* A guest's store. */
-static void store(u64 at, u64 value)
-{
-	if (!hw_write(vm.space.view.eptp, at)) {
-		assert_int_equal(fault_at(at, true), FAULT_RETRY);
-		assert_true(hw_write(vm.space.view.eptp, at));
-	}
-	*(u64 *)phys_to_ptr(hpa(page_at(at).frame + at % PAGE_SIZE)) = value;
-}
-
-static u64 load(u64 at)
-{
-	u64 value;
-
-	assert_int_equal(guest_read(&vm, gpa(at), &value, 8), 0);
-	return value;
 }
 
 /* A store to the hint page: by the processor if it is mapped, else by the emulator. */
@@ -199,11 +34,6 @@ static bool store_hint(u64 offset, u64 value)
 	assert_int_equal(r, FAULT_EMULATE);
 	pmem_window_write(&vcpu, 0, offset, &value, 8);
 	return true;
-}
-
-static s64 ask(u64 what, u64 argument)
-{
-	return pmem_hypercall(&vcpu, what, 0, argument);
 }
 
 #define AT (4 * GIB)

@@ -3,29 +3,14 @@
  * and Umbra write comes back on another machine with this disk; never more pages than the budget
  * are unsaved; a save writes no more than that; what fails is told.
  */
-#include <setjmp.h>
-#include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-#include <cmocka.h>
 
 #include "blk/disk.h"
-#include "ept_hw.h"
 #include "lib/crc32.h"
 #include "lib/log.h"
-#include "mem/frame.h"
 #include "pmem/backing.h"
 #include "pmem/nfit_layout.h"
-#include "pmem/pmem.h"
-#include "vm/internal.h"
-#include "vm/platform.h"
-#include "x86/acpi.h"
-#include "x86/cpu.h"
-#include "x86/paging.h"
+#include "pmem_world.h"
 
 #define PHYS	     (64 * MIB)
 #define DISK_SECTORS 65536
@@ -36,73 +21,8 @@
 
 static u8 disk[DISK_SECTORS][DISK_SECTOR];
 static bool have_disk, write_fails;
-static struct boot_info boot;
-static struct boot_vm config;
-static struct vm vm;
-static struct vcpu vcpu = {.vm = &vm};
-static u32 restarts, next_id;
 static char logged[16384];
 static u64 rng = 1;
-
-/* --- the world ----------------------------------------------------------------------------------
- */
-
-u64 vmx_features;
-struct cpu cpus[MAX_CPUS];
-u32 cpu_count = 2;
-
-void vmx_invept_single(u64 eptp)
-{
-}
-
-void ept_kick_cpu(u32 cpu)
-{
-}
-
-void vcpu_fatal(struct vcpu *v, const char *fmt, ...)
-{
-	abort();
-}
-
-enum apic_mode platform_apic_mode(struct vcpu *v)
-{
-	return APIC_MODE_X2APIC;
-}
-
-void vm_restart(struct vm *v, const char *why)
-{
-	restarts++;
-}
-
-u64 vcpu_tsc(const struct vcpu *v)
-{
-	return 0;
-}
-
-void vcpu_request(struct vcpu *v, u32 requests)
-{
-}
-
-struct vcpu *sched_current(void)
-{
-	return NULL;
-}
-
-void vmcs_read_failed(void);
-void vmcs_read_failed(void)
-{
-	abort();
-}
-
-const struct acpi_header *acpi_find(hpa_t rsdp, const char *signature)
-{
-	return NULL;
-}
-
-void *paging_map_mmio(hpa_t base, u64 bytes, enum paging_type type)
-{
-	return phys_to_ptr(base);
-}
 
 void log_print(enum log_level level, const char *fmt, ...)
 {
@@ -195,51 +115,21 @@ static void blank_disk(void)
 static void start_machine(void)
 {
 	logged[0] = 0;
-	cpus[0].self = &cpus[0];
-	syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, &cpus[0]);
-	host_memory_release();
-	host_memory_init(PHYS);
+	new_machine(PHYS, 0);
 	memset(phys_to_ptr(hpa(2 * MIB)), 0x77, PHYS - 2 * MIB); /* what RAM holds at start */
-	memset(&boot, 0, sizeof(boot));
-	boot.options.pmem_controllers = 4;
 	boot.options.pmem_save_budget = BUDGET;
-	boot.memory_count = 1;
-	boot.memory[0] = (struct boot_range){1 * MIB, PHYS - 1 * MIB, BOOT_MEM_USABLE, 0};
-	memset(&config, 0, sizeof(config));
-	strcpy(config.name, "v");
-	config.memory = 4 * MIB;
-	config.pmem_count = 1;
-	config.pmem[0] = (struct boot_pmem){.source = BOOT_PMEM_RAM, .bytes = BYTES, .saved = 1};
+	configure(BOOT_PMEM_RAM, BYTES);
+	config.pmem[0].saved = 1;
 	boot.vm_count = 1;
 	boot.vm[0] = config;
 	frame_init(&boot);
-	vmx_features = 0;
-	next_id++; /* media are kept by VM: this one is new */
-	assert_true(next_id < BOOT_MAX_VMS);
-}
-
-static void create(void)
-{
-	memset(&vm, 0, sizeof(vm));
-	vm.id = next_id;
-	vm.config = &config;
-	vm.vcpu[0] = &vcpu;
-	vm.vcpu_count = 1;
-	assert_int_equal(space_init(&vm, config.memory), 0);
-	assert_int_equal(pmem_create(&vm), 0);
 }
 
 static void start(void)
 {
 	start_machine();
 	pmem_init(&boot);
-	create();
-}
-
-static void end(void)
-{
-	pmem_stop(&vm);
-	space_destroy(&vm);
+	assert_int_equal(create(), 0);
 }
 
 static struct backing *backing(void)
@@ -255,36 +145,6 @@ static u64 data_at(u64 offset)
 static u64 label_at(u64 offset)
 {
 	return PMEM_LABELS_BASE + offset;
-}
-
-static struct hw_page page_at(u64 at)
-{
-	return hw_walk(vm.space.view.eptp, at, false, false);
-}
-
-static void guest_faults(u64 at, bool write)
-{
-	struct ept_fault fault = {.addr = gpa(at), .read = !write, .write = write};
-
-	assert_int_equal(space_fault(&vcpu, &fault), FAULT_RETRY);
-}
-
-/* A guest's store, as the processor would do it. */
-static void store(u64 at, u64 value)
-{
-	if (!hw_write(vm.space.view.eptp, at)) {
-		guest_faults(at, true);
-		assert_true(hw_write(vm.space.view.eptp, at));
-	}
-	*(u64 *)phys_to_ptr(hpa(page_at(at).frame + at % PAGE_SIZE)) = value;
-}
-
-static u64 load(u64 at)
-{
-	if (!(page_at(at).perms & 1))
-		guest_faults(at, false);
-	assert_true(page_at(at).perms & 1);
-	return *(u64 *)phys_to_ptr(hpa(page_at(at).frame + at % PAGE_SIZE));
 }
 
 /* How many pages the guest could write to unnoticed. */
@@ -322,11 +182,6 @@ static void assert_content(void)
 				 mirror[i]);
 }
 
-static s64 ask(u64 what)
-{
-	return pmem_hypercall(&vcpu, what, 0, 0);
-}
-
 static u16 told(void)
 {
 	u8 nfit[VNFIT_MAX];
@@ -335,7 +190,7 @@ static u16 told(void)
 	pmem_nfit(&vm, nfit);
 	memcpy(&mapping, nfit + sizeof(struct nfit_spa_part), sizeof(mapping));
 	assert_int_equal(mapping.part.type, NFIT_MAPPING);
-	assert_int_equal(mapping.state, ask(HC_PMEM_SAVE_STATE));
+	assert_int_equal(mapping.state, ask(HC_PMEM_SAVE_STATE, 0));
 	return mapping.state;
 }
 
@@ -359,8 +214,8 @@ static void test_comes_back(void **state)
 			assert_int_equal(writable(), 0);
 			for (u32 i = chance(600); i; i--) {
 				random_write();
-				assert_true(writable() <= (u64)ask(HC_PMEM_DIRTY));
-				assert_true(ask(HC_PMEM_DIRTY) <= BUDGET);
+				assert_true(writable() <= (u64)ask(HC_PMEM_DIRTY, 0));
+				assert_true(ask(HC_PMEM_DIRTY, 0) <= BUDGET);
 				if (!chance(5))
 					backing_tick(&vm, backing());
 			}
@@ -368,7 +223,7 @@ static void test_comes_back(void **state)
 			assert_true(backing()->last_pages <= BUDGET);
 			assert_true(backing()->last_sectors <= limit);
 			if (life < 3)
-				create();
+				assert_int_equal(create(), 0);
 		}
 		assert_true(backing()->most <= BUDGET);
 	}
@@ -382,10 +237,10 @@ static void test_tick(void **state)
 	start();
 	for (u32 i = 0; i < BUDGET; i++)
 		store(data_at(i * PAGE_SIZE), i);
-	assert_int_equal(ask(HC_PMEM_DIRTY), BUDGET);
+	assert_int_equal(ask(HC_PMEM_DIRTY, 0), BUDGET);
 	for (u32 i = 0; i < 3 * BUDGET; i++)
 		pmem_tick(&vcpu, 0);
-	assert_int_equal(ask(HC_PMEM_DIRTY), BUDGET * 3 / 4);
+	assert_int_equal(ask(HC_PMEM_DIRTY, 0), BUDGET * 3 / 4);
 	assert_int_equal(writable(), BUDGET * 3 / 4);
 	/* Pages are closed in turn: the one that was opened last is still open. */
 	assert_true(page_at(data_at((BUDGET - 1) * PAGE_SIZE)).perms & 2);
@@ -409,7 +264,7 @@ static void test_power_loss(void **state)
 		start_machine();
 		lose_power(sectors);
 		pmem_init(&boot);
-		create();
+		assert_int_equal(create(), 0);
 		memset(mirror, 0, sizeof(mirror));
 		for (u64 i = 0; i < PAGES + 33; i++)
 			mirror[i] = load(8 + (i < PAGES ? data_at(i * PAGE_SIZE)
@@ -418,12 +273,12 @@ static void test_power_loss(void **state)
 		for (u32 i = 0; i < 200; i++)
 			random_write();
 		restarts = 0;
-		assert_int_equal(ask(HC_PMEM_POWER_LOSS), 0);
+		assert_int_equal(ask(HC_PMEM_POWER_LOSS, 0), 0);
 		assert_int_equal(restarts, 1);
 		vm.restart = true;
 		end();
 		assert_true(backing()->last_sectors <= sectors);
-		create();
+		assert_int_equal(create(), 0);
 		if (told() == NFIT_STATE_SAVE_FAILED) {
 			memcpy(mirror, before, sizeof(mirror));
 			assert_true(has_logged("NOT SAVED"));
@@ -436,7 +291,7 @@ static void test_power_loss(void **state)
 		/* And the next save counts again. */
 		random_write();
 		end();
-		create();
+		assert_int_equal(create(), 0);
 		assert_int_equal(told(), 0);
 		assert_content();
 		end();
@@ -446,13 +301,13 @@ static void test_power_loss(void **state)
 
 static void expect_volatile(const char *why)
 {
-	create();
+	assert_int_equal(create(), 0);
 	assert_null(backing());
 	assert_int_equal(pmem_device_map(&vm), 0);
 	assert_true(has_logged(why) && has_logged("VOLATILE"));
 	store(data_at(0), 1);
-	assert_int_equal(ask(HC_PMEM_POWER_LOSS), HC_EINVAL);
-	assert_int_equal(ask(HC_PMEM_DIRTY), HC_EINVAL);
+	assert_int_equal(ask(HC_PMEM_POWER_LOSS, 0), HC_EINVAL);
+	assert_int_equal(ask(HC_PMEM_DIRTY, 0), HC_EINVAL);
 	end();
 }
 
@@ -505,7 +360,7 @@ static void test_damaged(void **state)
 	start();
 	store(data_at(0), 1);
 	end();
-	create();
+	assert_int_equal(create(), 0);
 	store(data_at(0), 2);
 	end();
 	/* The newest, generation 3, is in the first header. */
@@ -539,19 +394,19 @@ static void test_disk_fails(void **state)
 	for (u32 i = 0; i < 100; i++)
 		random_write();
 	end();
-	create();
+	assert_int_equal(create(), 0);
 	write_fails = true;
 	for (u32 i = 0; i < 2 * BUDGET; i++)
 		store(data_at(i * PAGE_SIZE) + 8, 0xbad);
 	assert_true(has_logged("the disk has failed"));
 	end();
 	assert_true(has_logged("NOT SAVED"));
-	create();
+	assert_int_equal(create(), 0);
 	assert_int_equal(told(), NFIT_STATE_SAVE_FAILED | NFIT_STATE_NOT_ARMED);
 	assert_int_equal(load(data_at(0) + 8), 0xbad); /* RAM still has it */
 	write_fails = false;
 	end();
-	create();
+	assert_int_equal(create(), 0);
 	assert_true(told() & NFIT_STATE_NOT_ARMED); /* for good */
 	end();
 	start();
