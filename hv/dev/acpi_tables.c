@@ -8,7 +8,7 @@
 #include "lib/string.h"
 #include "mem/frame.h"
 #include "pmem/vnfit.h"
-#include "vm/space.h"
+#include "vm/memory.h"
 
 #define OEM_ID	    "UMBRA"
 #define OEM_TABLE   "UMBRAVM"

@@ -1,7 +1,7 @@
 /*
  * Split virtqueues (Virtual I/O Device 1.2, 2.7) as the device sees them. Rings and descriptors are
  * written by a guest, at any time and with anything: each value is read once through the door to
- * guest memory (vm/space.h), checked, and kept. What breaks a rule is ERR_INVAL or ERR_FAULT, and
+ * guest memory (vm/memory.h), checked, and kept. What breaks a rule is ERR_INVAL or ERR_FAULT, and
  * the caller stops the device until it is reset. All numbers are little-endian, as this machine is.
  *
  * ERR_AGAIN, in VMs with remote memory (vm/away.h): nothing has happened, and the same call is to

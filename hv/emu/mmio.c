@@ -8,6 +8,7 @@
 #include "lib/string.h"
 #include "mem/frame.h"
 #include "vm/linear.h"
+#include "vm/memory.h"
 #include "vm/platform.h"
 #include "vm/space.h"
 #include "vm/vm.h"

@@ -4,7 +4,7 @@
  *
  * Pages are numbered: those below 3 GiB first, then those from 4 GiB on. A vCPU that touches one
  * that is not here is VCPU_WAITING until it has come, and then executes its instruction again.
- * Umbra's own accesses return ERR_AGAIN (space.h): the page has been asked for, and whoever runs
+ * Umbra's own accesses return ERR_AGAIN (memory.h): the page has been asked for, and whoever runs
  * for a vCPU lets it execute its instruction again, too; it waits by itself.
  */
 #pragma once

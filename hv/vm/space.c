@@ -196,20 +196,9 @@ void space_bound_pmem(struct vm *vm, gpa_t base)
 	region_at(&vm->space, base)->bounded = true;
 }
 
-static inline const struct region *find(const struct space *space, gpa_t at)
-{
-	for (u32 i = 0; i < space->region_count; i++) {
-		const struct region *region = &space->region[i];
-
-		if (at.v - region->base.v < region->bytes)
-			return region;
-	}
-	return NULL;
-}
-
 const struct region *space_find(const struct space *space, gpa_t at)
 {
-	return find(space, at);
+	return region_find(space, at);
 }
 
 u64 space_perms(const struct space *space, gpa_t at)
@@ -230,15 +219,6 @@ static bool overridden(const struct space *space, u64 base, u64 bytes)
 		    base < space->override[i].base.v + space->override[i].bytes)
 			return true;
 	return false;
-}
-
-static hpa_t ram_frame(const struct region *region, gpa_t at)
-{
-	u64 offset = at.v - region->base.v;
-
-	if (unlikely(region->kind == REGION_PMEM))
-		return hpa_add(region->frame, offset);
-	return hpa_add(region->chunks[offset / SIZE_2M], offset % SIZE_2M);
 }
 
 /* The 1 GiB around `at` is RAM of this region on contiguous, aligned frames. */
@@ -264,7 +244,7 @@ static bool pmem_leaf_fits(const struct region *region, u64 start, u64 size)
 {
 	return size <= region->leaf && start >= region->base.v &&
 	       start + size <= region->base.v + region->bytes &&
-	       IS_ALIGNED(ram_frame(region, gpa(start)).v, size);
+	       IS_ALIGNED(region_frame(region, gpa(start)).v, size);
 }
 
 /* Maps the largest piece around `at` that has one permission and one backing. */
@@ -288,7 +268,7 @@ static int map_ram(struct vm *vm, const struct region *region, gpa_t at)
 		if (region->kind == REGION_PMEM && !pmem_leaf_fits(region, start, size))
 			continue;
 		perms = space_perms(space, at);
-		frame = ram_frame(region, gpa(start));
+		frame = region_frame(region, gpa(start));
 		err = ept_fill(&space->view, gpa(start), frame, size, perms, EPT_WB);
 		/* Another vCPU was faster, or there is a table with holes. A stale translation in
 		 * this CPU ends with the exit. */
@@ -334,7 +314,7 @@ static int map_page(struct space *space, const struct region *region, u64 number
 	if (write)
 		marks_add(region->opened, number);
 	ept_reserve(&space->view, FAULT_RESERVE);
-	return ept_map(&space->view, page, ram_frame(region, page), PAGE_SIZE,
+	return ept_map(&space->view, page, region_frame(region, page), PAGE_SIZE,
 		       write ? EPT_RWX : EPT_R | EPT_X, EPT_WB);
 }
 
@@ -616,202 +596,4 @@ int space_discard(struct vm *vm, gpa_t base, u64 bytes)
 		remote_insist(false);
 	}
 	return err;
-}
-
-/* --- the door to guest memory --------------------------------------------------------------------
- */
-
-/* Host pointer to the byte; *left: so many from there on are contiguous. NULL: not RAM. */
-static inline u8 *ram_pointer(struct vm *vm, gpa_t at, size_t *left)
-{
-	const struct region *region = find(&vm->space, at);
-
-	*left = 0;
-	if (unlikely(!region || !region_is_memory(region) || region->kind == REGION_REMOTE))
-		return NULL;
-	/* Persistent regions may end within 2 MiB, but then at the end of a page. */
-	*left = MIN(SIZE_2M - (at.v - region->base.v) % SIZE_2M,
-		    region->bytes - (at.v - region->base.v));
-	return phys_to_ptr(ram_frame(region, at));
-}
-
-const void *guest_ram_view(struct vm *vm, gpa_t at, size_t len)
-{
-	size_t left;
-	const u8 *p = ram_pointer(vm, at, &left);
-
-	return p && len <= left ? p : NULL;
-}
-
-/* The EPT's dirty flags do not show what we have written ourselves. After the write. */
-static void note_write(struct vm *vm, gpa_t at, size_t len)
-{
-	const struct region *region;
-
-	if (likely(!vm->space.pmem_count))
-		return;
-	region = find(&vm->space, at);
-	if (region && region->kind == REGION_PMEM)
-		pmem_written(vm, region->device, at.v - region->base.v, len);
-}
-
-/*
- * The same for a naturally aligned word, wherever it is: 0, ERR_FAULT, or ERR_AGAIN. After the
- * access, word_close().
- */
-static inline int word_open(struct vm *vm, gpa_t at, unsigned int size, bool write, u8 **p)
-{
-	const struct region *region;
-	size_t left; /* enough: aligned words do not cross pages */
-
-	if (!IS_ALIGNED(at.v, size))
-		return ERR_FAULT;
-	*p = ram_pointer(vm, at, &left);
-	if (likely(*p))
-		return 0;
-	region = find(&vm->space, at);
-	if (!region || region->kind != REGION_REMOTE)
-		return ERR_FAULT;
-	*p = remote_open(vm, region, at, write, false);
-	return *p ? 0 : ERR_AGAIN;
-}
-
-static inline void word_close(struct vm *vm)
-{
-	if (unlikely(vm->remote))
-		remote_close(vm);
-}
-
-static bool all_ram(struct vm *vm, gpa_t from, size_t len)
-{
-	const struct region *region = find(&vm->space, from);
-
-	if (!len)
-		return true;
-	return region && region_is_memory(region) &&
-	       len <= region->bytes - (from.v - region->base.v);
-}
-
-int guest_read(struct vm *vm, gpa_t from, void *to, size_t len)
-{
-	u8 *out = to;
-	size_t n;
-	const u8 *p = ram_pointer(vm, from, &n);
-
-	if (likely(p && len <= n)) {
-		memcpy(to, p, len);
-		return 0;
-	}
-	if (!all_ram(vm, from, len))
-		return ERR_FAULT;
-	if (unlikely(!p && len))
-		return away_read(vm, find(&vm->space, from), from, to, len);
-	while (len) {
-		p = ram_pointer(vm, from, &n);
-		n = MIN(n, len);
-		memcpy(out, p, n);
-		out += n;
-		len -= n;
-		from = gpa_add(from, n);
-	}
-	return 0;
-}
-
-int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len)
-{
-	const u8 *in = from;
-
-	if (!all_ram(vm, to, len))
-		return ERR_FAULT;
-	while (len) {
-		size_t n;
-		u8 *p = ram_pointer(vm, to, &n);
-
-		if (unlikely(!p))
-			return away_write(vm, find(&vm->space, to), to, in, len);
-		n = MIN(n, len);
-		memcpy(p, in, n);
-		note_write(vm, to, n);
-		in += n;
-		len -= n;
-		to = gpa_add(to, n);
-	}
-	return 0;
-}
-
-int guest_zero(struct vm *vm, gpa_t to, size_t len)
-{
-	if (!all_ram(vm, to, len))
-		return ERR_FAULT;
-	while (len) {
-		size_t n;
-		u8 *p = ram_pointer(vm, to, &n);
-
-		if (unlikely(!p))
-			return away_zero(vm, find(&vm->space, to), to, len);
-		n = MIN(n, len);
-		memset(p, 0, n);
-		note_write(vm, to, n);
-		len -= n;
-		to = gpa_add(to, n);
-	}
-	return 0;
-}
-
-int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value)
-{
-	u8 *p;
-	int err = word_open(vm, at, size, false, &p);
-
-	if (unlikely(err))
-		return err;
-	if (size == 2)
-		*value = __atomic_load_n((const u16 *)(const void *)p, __ATOMIC_RELAXED);
-	else if (size == 4)
-		*value = __atomic_load_n((const u32 *)(const void *)p, __ATOMIC_RELAXED);
-	else
-		*value = __atomic_load_n((const u64 *)(const void *)p, __ATOMIC_RELAXED);
-	word_close(vm);
-	return 0;
-}
-
-int guest_write_word(struct vm *vm, gpa_t at, unsigned int size, u64 value)
-{
-	u8 *p;
-	int err = word_open(vm, at, size, true, &p);
-
-	if (unlikely(err))
-		return err;
-	if (size == 2)
-		__atomic_store_n((u16 *)(void *)p, (u16)value, __ATOMIC_RELAXED);
-	else if (size == 4)
-		__atomic_store_n((u32 *)(void *)p, (u32)value, __ATOMIC_RELAXED);
-	else
-		__atomic_store_n((u64 *)(void *)p, value, __ATOMIC_RELAXED);
-	word_close(vm);
-	note_write(vm, at, size);
-	return 0;
-}
-
-int guest_cmpxchg(struct vm *vm, gpa_t at, unsigned int size, u64 old, u64 new)
-{
-	u8 *p;
-	int err = size == 4 || size == 8 ? word_open(vm, at, size, true, &p) : ERR_FAULT;
-	bool done;
-
-	if (unlikely(err))
-		return err;
-	if (size == 4) {
-		u32 expected = (u32)old;
-
-		done = __atomic_compare_exchange_n((u32 *)(void *)p, &expected, (u32) new, false,
-						   __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-	} else {
-		done = __atomic_compare_exchange_n((u64 *)(void *)p, &old, new, false,
-						   __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
-	}
-	word_close(vm);
-	if (done)
-		note_write(vm, at, size);
-	return done ? 0 : ERR_BUSY;
 }

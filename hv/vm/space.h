@@ -1,6 +1,6 @@
 /*
  * A guest's physical address space: a sorted list of regions, each with a kind. An EPT violation
- * looks its region up and calls what region_ops says for the kind: nobody else decodes violations.
+ * looks its region up and calls the fault function of the kind: nobody else decodes violations.
  *
  * RAM is backed by host-physical chunks of 2 MiB (2 MiB aligned on both sides), allocated when the
  * VM is created and mapped on first touch with the largest leaves that fit.
@@ -38,11 +38,21 @@ struct region {
 	u32 type;	      /* WINDOW: enum ept_memtype */
 };
 
-/* Bytes that are just memory, which guest_read() and its kin reach. */
+/* Bytes that are just memory, which guest_read() and its kin (memory.h) reach. */
 static inline bool region_is_memory(const struct region *region)
 {
 	return region->kind == REGION_RAM || region->kind == REGION_PMEM ||
 	       region->kind == REGION_REMOTE;
+}
+
+/* The frame of a byte of REGION_RAM or REGION_PMEM. */
+static inline hpa_t region_frame(const struct region *region, gpa_t at)
+{
+	u64 offset = at.v - region->base.v;
+
+	if (unlikely(region->kind == REGION_PMEM))
+		return hpa_add(region->frame, offset);
+	return hpa_add(region->chunks[offset / SIZE_2M], offset % SIZE_2M);
 }
 
 /* What an override allows less than the region does (hypercall HC_PROTECT, later guards). */
@@ -120,8 +130,20 @@ u64 space_close_page(struct vm *vm, gpa_t base, u64 from);
 int space_add_window(struct vm *vm, gpa_t base, u64 bytes, u32 number);
 void space_set_window(struct vm *vm, gpa_t base, hpa_t frame, u64 perms, enum ept_memtype type);
 
-/* The region that holds `at`, or NULL for a hole (reads all ones, writes are ignored). */
+/* The region that holds `at`, or NULL for a hole (reads all ones, writes are ignored). The same in
+ * line, for paths that have to be short. */
 const struct region *space_find(const struct space *space, gpa_t at);
+
+static inline const struct region *region_find(const struct space *space, gpa_t at)
+{
+	for (u32 i = 0; i < space->region_count; i++) {
+		const struct region *region = &space->region[i];
+
+		if (at.v - region->base.v < region->bytes)
+			return region;
+	}
+	return NULL;
+}
 
 /* The one place that says what a page may be accessed for in the default view. */
 u64 space_perms(const struct space *space, gpa_t at);
@@ -137,30 +159,3 @@ void space_unmap_apic(struct vm *vm);
 /* HC_PROTECT, HC_DISCARD: 0 or ERR_INVAL/ERR_NOMEM; invalidated everywhere when they return. */
 int space_protect(struct vm *vm, gpa_t base, u64 bytes, u64 perms);
 int space_discard(struct vm *vm, gpa_t base, u64 bytes);
-
-/*
- * The one door to guest memory: RAM and persistent memory only, checked, copying. ERR_FAULT if any
- * byte is not RAM (then guest_read fills nothing it has not checked; guest_write may have written
- * the part before). ERR_AGAIN, of each of these functions, only in VMs with remote memory: a page
- * is not here, and has been asked for (away.h); the part before may be done.
- */
-int guest_read(struct vm *vm, gpa_t from, void *to, size_t len);
-int guest_write(struct vm *vm, gpa_t to, const void *from, size_t len);
-int guest_zero(struct vm *vm, gpa_t to, size_t len);
-
-/*
- * The exception, for what is looked at again and again: `len` bytes of RAM or persistent memory
- * where they lie, or NULL: not all are there in one piece, or may move (remote memory). For atomic
- * loads only, each value once; as long as the VM lives.
- */
-const void *guest_ram_view(struct vm *vm, gpa_t at, size_t len);
-
-/* A naturally aligned 2-, 4- or 8-byte word of guest RAM in one access, so that another vCPU's
- * write is seen whole or not at all (paging-structure entries, indices of rings), and likewise the
- * other way round: 0 or ERR_FAULT. */
-int guest_read_word(struct vm *vm, gpa_t at, unsigned int size, u64 *value);
-int guest_write_word(struct vm *vm, gpa_t at, unsigned int size, u64 value);
-
-/* Atomic compare-exchange of a naturally aligned 4- or 8-byte word of guest RAM (paging-structure
- * A/D bits, locked emulation): 0 done, ERR_BUSY if the old value did not match, ERR_FAULT. */
-int guest_cmpxchg(struct vm *vm, gpa_t at, unsigned int size, u64 old, u64 new);

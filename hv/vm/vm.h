@@ -5,6 +5,7 @@
 
 #include <umbra/boot_info.h>
 
+#include "vm/memory.h"
 #include "vm/report.h"
 #include "vm/space.h"
 #include "vm/vcpu.h"

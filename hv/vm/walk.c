@@ -4,7 +4,7 @@
  */
 #include "vm/walk.h"
 
-#include "vm/space.h"
+#include "vm/memory.h"
 #include "x86/regs.h"
 
 /* Bits of paging-structure entries that all modes share (SDM tables 4-4 to 4-20). */

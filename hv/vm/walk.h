@@ -3,7 +3,7 @@
  * accessed and dirty flags, in every paging mode a guest can have. The only one in the tree.
  *
  * Portable C: knows the paging registers and guest memory (guest_read_word, guest_cmpxchg of
- * vm/space.h), nothing of VMCS. The vCPU conveniences are in vm/linear.h.
+ * vm/memory.h), nothing of VMCS. The vCPU conveniences are in vm/linear.h.
  *
  * Not here, because guests cannot have them: 5-level paging, protection keys and shadow stacks
  * (CPUID hides them; a walk with CR4.LA57, PKE, PKS or CET set is ERR_NOSYS).
