@@ -38,6 +38,9 @@ static void show_traffic(const struct remote_view *v)
 		  "%u to do\n",
 		  (ull)v->store.bytes_in, (ull)v->store.bytes_out, (ull)v->store.failovers,
 		  (ull)v->store.corrupt, (ull)v->store.rereplicated, v->store.under_replicated);
+	if (v->async_offered)
+		mon_print("async       %llu faults told of, %llu of them ready; %llu waited for\n",
+			  (ull)v->async.faults, (ull)v->async.ready, (ull)v->async.waits);
 	mon_print("prefetch    %llu pages: %llu%% touched, %llu late, %llu wasted\n",
 		  (ull)p->prefetched, percent(p->prefetch_hits + p->prefetch_late, p->prefetched),
 		  (ull)p->prefetch_late, (ull)p->prefetch_wasted);

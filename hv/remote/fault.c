@@ -1,5 +1,6 @@
 /* Remote memory of VMs: the way of a fault, and Umbra's own accesses. See remote.h, vm/away.h. */
 #include "net/net.h"
+#include "remote/async.h"
 #include "remote/internal.h"
 #include "vm/linear.h"
 #include "x86/asm.h"
@@ -171,7 +172,7 @@ enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 				 .level = table_level(vcpu, fault)};
 	struct pager_place place = {0};
 	enum pager_answer answer;
-	bool evict;
+	bool evict, waits;
 
 	if (a.write && fault->linear_valid && !fault->walk && fault->linear.v % PAGE_SIZE == 0 &&
 	    pager_state(r->pager, a.page) == PAGER_AWAY && remote_overwrite(vcpu, fault, a)) {
@@ -186,10 +187,12 @@ enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 	}
 	answer = access_page(r, &a, &place);
 	evict = pager_should_evict(r->pager) || answer == PAGER_NO_FRAME;
-	if (answer != PAGER_READY)
+	waits = answer != PAGER_READY &&
+		!(unlikely(r->async) && answer == PAGER_WAIT && async_begin(r, vcpu, a.page));
+	if (waits)
 		vcpu->away = answer == PAGER_WAIT ? AWAY_PAGE(a.page) : AWAY_FRAME;
 	spin_unlock(remote_lock(r));
-	if (answer != PAGER_READY)
+	if (waits)
 		vcpu_request(vcpu, REQ_PAGE);
 	/* Demand first; what is fetched ahead, and evicting, are done while it travels. */
 	remote_post(r);

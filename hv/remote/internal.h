@@ -13,7 +13,8 @@ struct vm_remote {
 	u64 pager_bytes;
 	hpa_t *chunk; /* the VM's frames, in pieces of 2 MiB */
 	u32 frames, pages;
-	bool flags; /* the view keeps accessed and dirty flags */
+	bool flags;	     /* the view keeps accessed and dirty flags */
+	struct async *async; /* async.h; NULL: the guest is not offered it. vm->space.lock */
 	/* Pages that each vCPU's exit relies on; by its own CPU, with the space's lock. */
 	struct {
 		u32 count;

@@ -5,6 +5,7 @@
 #include "lib/string.h"
 #include "mem/frame.h"
 #include "net/net.h"
+#include "remote/async.h"
 #include "remote/internal.h"
 #include "remote/seal.h"
 #include "vm/control.h"
@@ -158,6 +159,8 @@ int remote_create(struct vm *vm)
 	err = take_frames(r);
 	if (!err)
 		err = make_pager(r);
+	if (!err)
+		err = async_create(r);
 	if (err)
 		return err;
 	net_lock();
@@ -183,6 +186,7 @@ static void report(const struct vm_remote *r)
 {
 	const struct pager_stats *s = pager_stats(r->pager);
 	const char *name = r->vm->config->name;
+	struct async_stats async;
 	u64 waited = 0;
 
 	for (u32 i = 0; i < PAGER_LATENCIES; i++)
@@ -196,6 +200,10 @@ static void report(const struct vm_remote *r)
 		 (ull)s->prefetched, (ull)(s->prefetch_hits + s->prefetch_late));
 	log_info("vm %s: remote memory: ticks: %llu faults, %llu evicting, %llu network", name,
 		 (ull)r->work_tsc, (ull)r->evict_tsc, (ull)service_tsc);
+	async_stats(r, &async);
+	if (r->async)
+		log_info("vm %s: remote memory: %llu faults told of, %llu ready, %llu waited for",
+			 name, (ull)async.faults, (ull)async.ready, (ull)async.waits);
 }
 
 void remote_destroy(struct vm *vm)
@@ -219,6 +227,7 @@ void remote_destroy(struct vm *vm)
 		heap_free(r->store, r->store_bytes);
 	}
 	vm->remote = NULL;
+	async_destroy(r);
 	if (r->pager)
 		heap_free(r->pager, r->pager_bytes);
 	for (u32 i = 0; r->chunk && i < r->frames / (SIZE_2M / PAGE_SIZE); i++)
@@ -292,6 +301,8 @@ static void complete(struct vm_remote *r, const struct store_completion *c, u64 
 	    !remote_map(r, op.page, &place))
 		pager_mapped(r->pager, op.page);
 	remote_wake(r, AWAY_PAGE(op.page));
+	if (unlikely(r->async))
+		async_end(r, op.page);
 	remote_wake(r, AWAY_FRAME);
 	spin_unlock(remote_lock(r));
 }
@@ -444,6 +455,7 @@ bool remote_view(struct vm *vm, struct remote_view *out)
 					    .replicas = vm->config->replicas,
 					    .sealed = vm->config->seal,
 					    .stalled = r->stalled,
+					    .async_offered = r->async,
 					    .evictions = r->evictions,
 					    .work_tsc = r->work_tsc,
 					    .evict_tsc = r->evict_tsc,
@@ -453,6 +465,7 @@ bool remote_view(struct vm *vm, struct remote_view *out)
 		store_stats(r->store, &out->store);
 		spin_lock(remote_lock(r));
 		out->pager = *pager_stats(r->pager);
+		async_stats(r, &out->async);
 		out->free = pager_free(r->pager);
 		out->away = pager_away(r->pager);
 		out->under_way = pager_under_way(r->pager);

@@ -31,12 +31,18 @@ struct fabric *service_fabric(void);
 bool remote_busy(void);
 
 /* For the monitor; false: the VM has no remote memory, or is just going. No lock held. */
+struct async_stats {
+	u64 faults; /* that the guest was told of by #PF */
+	u64 ready;  /* that it was told the end of by an interrupt */
+	u64 waits;  /* that it could not take: the vCPU waited */
+};
 struct remote_view {
 	struct pager_stats pager;
 	struct store_stats store;
 	u64 pages, frames, free, away, under_way;
 	u32 nodes, replicas;
-	bool sealed, stalled;
+	bool sealed, stalled, async_offered;
+	struct async_stats async;
 	u64 evictions;
 	/* TSC ticks: of faults that had to wait, without the wait; of evicting; of the network's
 	 * service meanwhile, where it had something to do (of all VMs). */

@@ -5,6 +5,7 @@
  */
 #include <umbra/hypercall.h>
 
+#include "vm/apf.h"
 #include "vm/internal.h"
 #include "x86/asm.h"
 #include "x86/fpu.h"
@@ -305,6 +306,13 @@ static __noinline struct cpuid_regs leaf_d(u32 subleaf)
 	return r;
 }
 
+static u32 kvm_features(const struct vm *vm)
+{
+	u32 async = apf_offered(vm) ? KVM_FEATURE_ASYNC_PF | KVM_FEATURE_ASYNC_PF_INT : 0;
+
+	return KVM_FEATURE_NO_DELAYS | async;
+}
+
 static __noinline struct cpuid_regs leaf_hypervisor(struct vcpu *vcpu, u32 leaf)
 {
 	switch (leaf) {
@@ -312,7 +320,7 @@ static __noinline struct cpuid_regs leaf_hypervisor(struct vcpu *vcpu, u32 leaf)
 		return (struct cpuid_regs){KVM_CPUID_FEATURES, KVM_CPUID_EBX, KVM_CPUID_ECX,
 					   KVM_CPUID_EDX};
 	case KVM_CPUID_FEATURES:
-		return (struct cpuid_regs){.eax = KVM_FEATURE_NO_DELAYS};
+		return (struct cpuid_regs){.eax = kvm_features(vcpu->vm)};
 	case UMBRA_CPUID_BASE:
 		return (struct cpuid_regs){UMBRA_CPUID_TIMING, UMBRA_CPUID_EBX, UMBRA_CPUID_ECX,
 					   UMBRA_CPUID_EDX};

@@ -3,6 +3,7 @@
  * the rest. SDM volume 4.
  */
 #include "lib/string.h"
+#include "vm/apf.h"
 #include "vm/internal.h"
 #include "x86/asm.h"
 #include "x86/regs.h"
@@ -109,7 +110,7 @@ static bool read_msr(struct vcpu *vcpu, u32 msr, u64 *value)
 		*value = vcpu->msr_umwait;
 		return vmx_has(FEAT_WAITPKG);
 	}
-	return false;
+	return apf_msr_read(vcpu, msr, value);
 }
 
 static void move_tsc(struct vcpu *vcpu, u64 delta)
@@ -200,10 +201,13 @@ void exit_wrmsr(struct vcpu *vcpu)
 {
 	u32 msr = (u32)vcpu->gpr[RCX];
 	u64 value = vcpu->gpr[RDX] << 32 | (u32)vcpu->gpr[RAX];
+	int err = 0;
 
-	if (write_msr(vcpu, msr, value))
+	if (!write_msr(vcpu, msr, value))
+		err = apf_msr_write(vcpu, msr, value);
+	if (!err)
 		vcpu_skip(vcpu);
-	else
+	else if (err != ERR_AGAIN)
 		refuse(vcpu, "WRMSR of", msr);
 }
 

@@ -5,6 +5,7 @@
 
 #include "lib/log.h"
 #include "lib/panic.h"
+#include "vm/apf.h"
 #include "vm/away.h"
 #include "vm/internal.h"
 #include "vmx/entry_check.h"
@@ -63,6 +64,7 @@ static __noinline int serve_requests(struct vcpu *vcpu, u32 requests)
 	if (requests & REQ_INIT) {
 		vcpu_state_reset(vcpu, true);
 		platform_vcpu_init(vcpu);
+		apf_reset(vcpu);
 		if (vcpu->bsp)
 			vcpu_state_bios(vcpu);
 		vcpu->state = vcpu->bsp ? VCPU_RUNNABLE : VCPU_WAIT_SIPI;

@@ -3,6 +3,7 @@
 
 #include "lib/string.h"
 #include "mem/frame.h"
+#include "vm/apf.h"
 #include "vm/internal.h"
 #include "x86/asm.h"
 #include "x86/fpu.h"
@@ -159,4 +160,5 @@ void vcpu_apic_mode_changed(struct vcpu *vcpu)
 	vcpu->tpr_threshold = 0;
 	vmcs_write(VMCS_TPR_THRESHOLD, 0);
 	vcpu_request(vcpu, REQ_IRQ | REQ_EOI_MAP);
+	apf_apic_changed(vcpu);
 }

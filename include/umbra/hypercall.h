@@ -12,10 +12,11 @@
  * Leaf 0x40000110: EAX = TSC frequency in kHz, EBX = APIC timer input frequency in kHz.
  *
  * Leaf 0x40000000 has the signature of KVM, and leaf 0x40000001 EAX the features of KVM's that are
- * offered: that port 0x80 needs no delay, and nothing else (no clock, no asynchronous page faults,
- * no KVM MSRs; hypercalls are Umbra's). Linux takes x2APIC without interrupt remapping only from a
- * hypervisor that it knows. Software that looks for a hypervisor goes through 0x40000000 to
- * 0x4000ff00 in steps of 0x100, so that several can be offered.
+ * offered: that port 0x80 needs no delay; in VMs with remote memory and `async_pf = yes`
+ * asynchronous page faults with their three MSRs, ready by interrupt (bits 4 and 14, not 10); and
+ * nothing else (no clock, no other KVM MSRs; hypercalls are Umbra's). Linux takes x2APIC without
+ * interrupt remapping only from a hypervisor that it knows. Software that looks for a hypervisor
+ * goes through 0x40000000 to 0x4000ff00 in steps of 0x100, so that several can be offered.
  *
  * Included by assembly too: only #define outside the __ASSEMBLER__ guard.
  */
@@ -30,12 +31,17 @@
 #define UMBRA_CPUID_ECX	   0x626d5561 /* "aUmb" */
 #define UMBRA_CPUID_EDX	   0x56486172 /* "raHV" */
 
-#define KVM_CPUID_BASE	      0x40000000
-#define KVM_CPUID_FEATURES    0x40000001
-#define KVM_CPUID_EBX	      0x4b4d564b /* "KVMK" */
-#define KVM_CPUID_ECX	      0x564b4d56 /* "VMKV" */
-#define KVM_CPUID_EDX	      0x0000004d /* "M" */
-#define KVM_FEATURE_NO_DELAYS 0x2	 /* EAX: an access to port 0x80 is no delay, and needless */
+#define KVM_CPUID_BASE		 0x40000000
+#define KVM_CPUID_FEATURES	 0x40000001
+#define KVM_CPUID_EBX		 0x4b4d564b /* "KVMK" */
+#define KVM_CPUID_ECX		 0x564b4d56 /* "VMKV" */
+#define KVM_CPUID_EDX		 0x0000004d /* "M" */
+#define KVM_FEATURE_NO_DELAYS	 0x2 /* EAX: an access to port 0x80 is no delay, and needless */
+#define KVM_FEATURE_ASYNC_PF	 0x10
+#define KVM_FEATURE_ASYNC_PF_INT 0x4000
+#define KVM_MSR_ASYNC_PF_EN	 0x4b564d02
+#define KVM_MSR_ASYNC_PF_INT	 0x4b564d06
+#define KVM_MSR_ASYNC_PF_ACK	 0x4b564d07
 
 #define HC_EPERM  (-1)
 #define HC_EINVAL (-22)

@@ -9,6 +9,7 @@
 #include "lib/log.h"
 #include "lib/panic.h"
 #include "mem/frame.h"
+#include "vm/apf.h"
 #include "vm/away.h"
 #include "vm/space.h"
 
@@ -306,6 +307,29 @@ __attribute__((weak)) bool remote_hold(struct vcpu *vcpu, gpa_t at, bool write)
 __attribute__((weak)) bool remote_waits(struct vcpu *vcpu)
 {
 	return false;
+}
+
+__attribute__((weak)) bool apf_offered(const struct vm *vm)
+{
+	return false;
+}
+
+__attribute__((weak)) bool apf_msr_read(struct vcpu *vcpu, u32 msr, u64 *value)
+{
+	return false;
+}
+
+__attribute__((weak)) int apf_msr_write(struct vcpu *vcpu, u32 msr, u64 value)
+{
+	return ERR_INVAL;
+}
+
+__attribute__((weak)) void apf_reset(struct vcpu *vcpu)
+{
+}
+
+__attribute__((weak)) void apf_apic_changed(struct vcpu *vcpu)
+{
 }
 
 __attribute__((weak)) void remote_unmap(struct vm *vm, const struct region *region, gpa_t at,
