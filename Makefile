@@ -34,10 +34,9 @@ LWIP_SRC   := $(addprefix core/,def inet_chksum init ip mem memp netif pbuf time
 	$(addprefix core/ipv4/,dhcp etharp icmp ip4 ip4_addr) netif/ethernet
 LWIP_OBJ   := $(LWIP_SRC:%=$(BUILD)/hv/lwip/%.o)
 BEARSSL_DIR := $(BUILD)/src/bearssl
-BEARSSL_INC := -isystem $(BEARSSL_DIR)/inc
-BEARSSL_SRC := symcipher/aes_x86ni symcipher/aes_x86ni_ctr symcipher/aes_common symcipher/aes_ct64 \
-	symcipher/aes_ct64_enc symcipher/aes_ct64_ctr hash/ghash_pclmul hash/ghash_ctmul64 \
-	hash/sha2small codec/dec32be codec/enc32be codec/dec32le codec/enc32le
+BEARSSL_INC := -isystem $(BEARSSL_DIR)/inc -isystem $(BEARSSL_DIR)/src
+BEARSSL_SRC := symcipher/aes_x86ni symcipher/aes_common symcipher/aes_ct64 symcipher/aes_ct64_enc \
+	symcipher/aes_ct64_dec hash/sha2small codec/dec32be codec/enc32be codec/dec32le codec/enc32le
 BEARSSL_OBJ := $(BEARSSL_SRC:%=$(BUILD)/hv/bearssl/%.o)
 
 HV_C   := $(wildcard hv/*.c hv/*/*.c)
@@ -68,10 +67,9 @@ $(BUILD)/hv/zydis/%.o: $(ZYDIS_DIR)/src/%.c
 	$(CC) -std=gnu11 -O2 -ffreestanding -mgeneral-regs-only -mno-red-zone -mcmodel=kernel -fno-pic \
 		-fcf-protection=none -fno-stack-protector -fno-asynchronous-unwind-tables -w \
 		$(ZYDIS_DEFS) $(ZYDIS_INC) -I$(ZYDIS_DIR)/src -c $< -o $@
-# These two sets of instructions use XMM registers: hv/x86/simd.h. Nothing else may. They
-# align the stack themselves: nothing else in the hypervisor would show that it is not.
-BEARSSL_SIMD := $(BUILD)/hv/bearssl/symcipher/aes_x86ni.o $(BUILD)/hv/bearssl/symcipher/aes_x86ni_ctr.o \
-	$(BUILD)/hv/bearssl/hash/ghash_pclmul.o
+# The key schedule by AES-NI uses XMM registers: hv/x86/simd.h. Nothing else that is compiled may. It
+# aligns the stack itself: nothing else in the hypervisor would show that it is not.
+BEARSSL_SIMD := $(BUILD)/hv/bearssl/symcipher/aes_x86ni.o
 $(BUILD)/hv/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -ffreestanding -mno-red-zone -mcmodel=kernel -fno-pic -fcf-protection=none \
@@ -83,8 +81,9 @@ $(BEARSSL_DIR)/src/%.c: | $(BEARSSL_DIR)/.stamp ;
 .PRECIOUS: $(ZYDIS_DIR)/src/%.c $(LWIP_DIR)/src/%.c $(BEARSSL_DIR)/src/%.c
 $(BEARSSL_DIR)/.stamp: scripts/third-party
 	scripts/third-party bearssl $(BEARSSL_DIR)
-$(BUILD)/hv/remote/seal.o: HV_CFLAGS += $(BEARSSL_INC)
-$(BUILD)/hv/remote/seal.o: | $(BEARSSL_DIR)/.stamp
+SEAL_OBJ := $(BUILD)/hv/remote/seal.o $(BUILD)/hv/remote/ocb_bearssl.o
+$(SEAL_OBJ): HV_CFLAGS += $(BEARSSL_INC)
+$(SEAL_OBJ): | $(BEARSSL_DIR)/.stamp
 $(BUILD)/hv/net/netif.o: HV_CFLAGS += $(LWIP_INC)
 $(BUILD)/hv/net/netif.o: | $(LWIP_DIR)/.stamp
 $(BUILD)/hv/lwip/%.o: $(LWIP_DIR)/src/%.c $(wildcard hv/net/lwip_port/*.h hv/net/lwip_port/arch/*.h)
@@ -224,7 +223,13 @@ BEARSSL_HOST := $(BEARSSL_SRC:%=$(BUILD)/host/bearssl/%.o)
 $(BUILD)/host/bearssl/%.o: $(BEARSSL_DIR)/src/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=gnu11 -O2 -g -fPIC -w $(BEARSSL_INC) -I$(BEARSSL_DIR)/src -c $< -o $@
-.PRECIOUS: $(BUILD)/host/bearssl/%.o
+$(BUILD)/host/%.S.o: hv/%.S
+	@mkdir -p $(@D)
+	$(CC) -g -c $< -o $@
+.PRECIOUS: $(BUILD)/host/bearssl/%.o $(BUILD)/host/%.S.o
+# Sealing, and what it needs.
+SEAL_HOST := $(addprefix hv/remote/,seal.c ocb.c ocb_bearssl.c) $(BUILD)/host/remote/ocb_aesni.S.o \
+	hv/x86/simd.c hv/x86/entropy.c $(BEARSSL_HOST)
 SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 -include $(wildcard tests/unit/*.mk) $(wildcard tests/fuzz/*.mk)
 UNITS := $(patsubst tests/unit/%.mk,$(BUILD)/unit/%,$(wildcard tests/unit/*.mk))
@@ -237,13 +242,16 @@ unit: unit-build
 
 $(UNITS) $(FUZZERS): | $(BUILD)/gen/dsdt.h
 .SECONDEXPANSION:
-$(BUILD)/unit/%: tests/unit/%.c $$(UNIT_%) tests/unit/host.c tests/unit/host.h $(wildcard hv/*/*.h include/umbra/*.h)
+# INCLUDED_NAME: files under test that tests/unit/NAME.c or tests/fuzz/NAME.c includes as a whole.
+HOST_HEADERS := $(wildcard hv/*/*.h include/umbra/*.h tests/unit/*.h)
+$(BUILD)/unit/%: tests/unit/%.c $$(UNIT_%) tests/unit/host.c $(HOST_HEADERS) $$(INCLUDED_%)
 	@mkdir -p $(@D)
-	$(CC) $(HOST_CFLAGS) $(SAN) -o $@ $(filter %.c %.o,$^) -lcmocka
-$(BUILD)/fuzz/%: tests/fuzz/%.c $$(FUZZ_%) tests/unit/host.c tests/unit/host.h $(wildcard hv/*/*.h include/umbra/*.h)
+	$(CC) $(HOST_CFLAGS) $(SAN) -o $@ $(filter-out $(INCLUDED_$*),$(filter %.c %.o,$^)) -lcmocka
+$(BUILD)/fuzz/%: tests/fuzz/%.c $$(FUZZ_%) tests/unit/host.c $(HOST_HEADERS) $$(INCLUDED_%)
 	@mkdir -p $(@D)
 	$(CLANG) $(filter-out -Wno-unused-parameter,$(HOST_CFLAGS)) -Wno-unused-parameter \
-		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ $(filter %.c %.o,$^)
+		-fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -o $@ \
+		$(filter-out $(INCLUDED_$*),$(filter %.c %.o,$^))
 
 # --- hv/rdma in host processes: docs/rdma.md --------------------------------------------------
 # Without the fabric, which needs somebody who resolves addresses.
@@ -263,9 +271,8 @@ $(BUILD)/interop/%: tests/interop/%.c tests/interop/peer.c $(RDMA_HOST_SRC) \
 	@mkdir -p $(@D)
 	$(RDMA_HOST) $@ $(filter %.c,$^)
 
-STORETEST_SRC := $(addprefix hv/remote/,store.c store_map.c store_repair.c seal.c) hv/rdma/fabric.c \
-	hv/x86/simd.c hv/x86/entropy.c
-$(BUILD)/interop/storetest: tests/interop/storetest.c $(STORETEST_SRC) $(RDMA_HOST_SRC) $(BEARSSL_HOST) \
+STORETEST_SRC := $(addprefix hv/remote/,store.c store_map.c store_repair.c) hv/rdma/fabric.c
+$(BUILD)/interop/storetest: tests/interop/storetest.c $(STORETEST_SRC) $(RDMA_HOST_SRC) $(SEAL_HOST) \
 		$(wildcard hv/rdma/*.h hv/remote/*.h tools/memnode/*.h)
 	@mkdir -p $(@D)
 	$(CC) -std=gnu17 -O2 -g $(WARN) -Ihv -Iinclude -Itools/memnode $(BEARSSL_INC) -o $@ $(filter %.c %.o,$^)

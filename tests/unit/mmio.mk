@@ -1,1 +1,2 @@
 UNIT_mmio := hv/vm/walk.c
+INCLUDED_mmio := hv/vm/linear.c hv/emu/mmio.c
