@@ -1,7 +1,6 @@
 /*
- * virtio devices behind their registers: the transport's state machine, disks, the console, and
- * that work comes in bounded pieces. The driver here keeps the rules; broken rings are in
- * virtio_ring.c.
+ * virtio devices behind their registers: the transport's state machine, disks, and that work comes
+ * in bounded pieces. The console is in virtio_console.c; broken rings are in virtio_ring.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,166 +8,10 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "virtio_host.h"
+#include "virtio_driver.h"
 
-#define SIZE	    16u
-#define DESC(q)	    (0x10000u + 0x3000u * (q))
-#define AVAIL(q)    (DESC(q) + 0x1000u)
-#define USED(q)	    (DESC(q) + 0x2000u)
-#define HEADER	    0x20000u
-#define STATUS	    0x20100u
-#define DATA	    0x30000u /* to the end of RAM */
-#define NEXT	    1u
-#define WRITE	    2u
-#define COW	    0u /* slots */
-#define ROM	    1u
-#define CON	    VIRTIO_CONSOLE_AT
-#define IMAGE_BYTES (200 * 1024 + 100)
-#define SECTORS	    401u
-#define ALL_OK	    15u
-
-static struct virtio *v;
-static u16 added[2], seen[2];
-static u8 before[IMAGE_BYTES];
-
-static u64 mmio_read_size(u32 slot, u32 reg, unsigned int size)
-{
-	u64 value = 0xdeadbeefdeadbeef;
-
-	assert_true(virtio_mmio_read(&host_vcpu, v, slot * PAGE_SIZE + reg, size, &value));
-	check_unlocked();
-	return value;
-}
-
-static u32 mmio_read(u32 slot, u32 reg)
-{
-	return (u32)mmio_read_size(slot, reg, 4);
-}
-
-static void mmio_write(u32 slot, u32 reg, u32 value)
-{
-	assert_true(virtio_mmio_write(&host_vcpu, v, slot * PAGE_SIZE + reg, 4, value));
-	check_unlocked();
-}
-
-static void put(u64 at, u64 value, unsigned int bytes)
-{
-	memcpy(host_ram + at, &value, bytes);
-}
-
-static u64 get(u64 at, unsigned int bytes)
-{
-	u64 value = 0;
-
-	memcpy(&value, host_ram + at, bytes);
-	return value;
-}
-
-static void negotiate(u32 slot, u64 features)
-{
-	mmio_write(slot, REG_STATUS, 0);
-	mmio_write(slot, REG_STATUS, 1);
-	mmio_write(slot, REG_STATUS, 3);
-	mmio_write(slot, REG_ACCEPTED_SEL, 0);
-	mmio_write(slot, REG_ACCEPTED, (u32)features);
-	mmio_write(slot, REG_ACCEPTED_SEL, 1);
-	mmio_write(slot, REG_ACCEPTED, (u32)(features >> 32));
-	mmio_write(slot, REG_STATUS, 11);
-}
-
-static void queue(u32 slot, u32 n)
-{
-	memset(host_ram + DESC(n), 0, 0x3000);
-	added[n] = seen[n] = 0;
-	mmio_write(slot, REG_QUEUE_SEL, n);
-	mmio_write(slot, REG_QUEUE_SIZE, SIZE);
-	mmio_write(slot, REG_DESC_LOW, DESC(n));
-	mmio_write(slot, REG_DESC_HIGH, 0);
-	mmio_write(slot, REG_DRIVER_LOW, AVAIL(n));
-	mmio_write(slot, REG_DRIVER_HIGH, 0);
-	mmio_write(slot, REG_DEVICE_LOW, USED(n));
-	mmio_write(slot, REG_DEVICE_HIGH, 0);
-	mmio_write(slot, REG_QUEUE_READY, 1);
-	assert_int_equal(mmio_read(slot, REG_QUEUE_READY), 1);
-}
-
-static void start(u32 slot, u64 features)
-{
-	negotiate(slot, VIRTIO_F_VERSION_1 | features);
-	queue(slot, 0);
-	if (slot == CON)
-		queue(slot, 1);
-	mmio_write(slot, REG_STATUS, ALL_OK);
-	assert_int_equal(mmio_read(slot, REG_STATUS), ALL_OK);
-}
-
-static int setup(void **state)
-{
-	memset(&host_config, 0, sizeof(host_config));
-	memset(host_ram, 0, sizeof(host_ram));
-	host_memory_init(ARENA_BYTES);
-	host_image(COW, IMAGE_AT, IMAGE_BYTES, BOOT_DISK_COW);
-	host_image(ROM, IMAGE_AT + MIB, IMAGE_BYTES, BOOT_DISK_RO);
-	memcpy(before, phys_to_ptr(hpa(IMAGE_AT)), IMAGE_BYTES);
-	host_config.virtio_console = 1;
-	frames_left = FRAMES;
-	protected_page = ~0ull;
-	assert_true(host_create());
-	v = host_platform.virtio;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	virtio_destroy(&host_vm, v);
-	assert_int_equal(frames_used, 0);
-	assert_memory_equal(before, phys_to_ptr(hpa(IMAGE_AT)), IMAGE_BYTES);
-	host_memory_release();
-	return 0;
-}
-
-/* --- a driver --------------------------------------------------------------------------------- */
-
-static void desc(u32 n, u32 i, u64 at, u32 bytes, u32 flags, u32 next)
-{
-	put(DESC(n) + 16 * i, at, 8);
-	put(DESC(n) + 16 * i + 8, bytes, 4);
-	put(DESC(n) + 16 * i + 12, flags, 2);
-	put(DESC(n) + 16 * i + 14, next, 2);
-}
-
-static void add(u32 n, u32 head)
-{
-	put(AVAIL(n) + 4 + 2 * (added[n] % SIZE), head, 2);
-	put(AVAIL(n) + 2, ++added[n], 2);
-}
-
-/* The next used element: its length, or -1. */
-static s64 used(u32 n, u32 *head)
-{
-	u64 at = USED(n) + 4 + 8 * (seen[n] % SIZE);
-
-	if (get(USED(n) + 2, 2) == seen[n])
-		return -1;
-	seen[n]++;
-	*head = (u32)get(at, 4);
-	return (s64)get(at + 4, 4);
-}
-
-/* As the run loop does it. */
-static u32 work(void)
-{
-	u32 pieces = 0;
-
-	while (host_vcpu.requests & REQ_DEVICE) {
-		host_vcpu.requests = 0;
-		virtio_work(&host_vcpu, v);
-		check_unlocked();
-		pieces++;
-		assert_true(pieces < 10000);
-	}
-	return pieces;
-}
+#define HEADER 0x20000u
+#define STATUS 0x20100u
 
 static void put_request(u32 type, u64 sector, u64 at, u32 bytes)
 {
@@ -614,104 +457,6 @@ static void test_reset_in_the_middle(void **state)
 	same(DATA, 3, 1);
 }
 
-/* --- the console ------------------------------------------------------------------------------ */
-
-static void type(const char *text)
-{
-	for (; *text; text++)
-		console_in[console_in_count++ % sizeof(console_in)] = (u8)*text;
-	__atomic_store_n(&v->input_due, 1, __ATOMIC_RELAXED);
-	host_vcpu.requests |= REQ_DEVICE;
-	work();
-}
-
-static void say(const char *text)
-{
-	u32 head, n = (u32)strlen(text);
-
-	memcpy(host_ram + DATA, text, n);
-	desc(1, 4, DATA, n / 2, NEXT, 5);
-	desc(1, 5, DATA + n / 2, n - n / 2, 0, 0);
-	add(1, 4);
-	mmio_write(CON, REG_NOTIFY, 1);
-	work();
-	assert_int_equal(used(1, &head), 0);
-	assert_int_equal(head, 4);
-}
-
-static void test_output(void **state)
-{
-	start(CON, 0);
-	assert_false(virtio_takes_input(v));
-	say("hello, world\n");
-	assert_true(virtio_takes_input(v));
-	assert_int_equal(console_out_count, 13);
-	assert_memory_equal(console_out, "hello, world\n", 13);
-	assert_int_equal(lines, BIT(20));
-	mmio_write(CON, REG_CONFIG + 8, 'x');
-	assert_int_equal(console_out[13], 'x');
-	mmio_write(CON, REG_CONFIG, 'y');
-	assert_int_equal(console_out_count, 14);
-	mmio_write(CON, REG_STATUS, 0);
-	assert_false(virtio_takes_input(v));
-}
-
-static void test_long_output(void **state)
-{
-	u32 head;
-
-	start(CON, 0);
-	desc(1, 0, DATA, 100000, 0, 0);
-	add(1, 0);
-	mmio_write(CON, REG_NOTIFY, 1);
-	assert_in_range(console_out_count, 1, 4096);
-	work();
-	assert_int_equal(console_out_count, 100000);
-	assert_int_equal(used(1, &head), 0);
-}
-
-static void test_input(void **state)
-{
-	u32 head;
-
-	start(CON, 0);
-	desc(0, 0, DATA + 0x1000, 4, WRITE, 0);
-	desc(0, 1, DATA + 0x2000, 3, NEXT | WRITE, 2);
-	desc(0, 2, DATA + 0x3000, 100, WRITE, 0);
-	add(0, 0);
-	mmio_write(CON, REG_NOTIFY, 0);
-	type("a");
-	assert_int_equal(console_in_next, 0); /* it is the UART's */
-	say("$ ");
-	mmio_write(CON, REG_ACK, 3);
-	type("bc");
-	assert_int_equal(used(0, &head), 3);
-	assert_int_equal(head, 0);
-	assert_memory_equal(host_ram + DATA + 0x1000, "abc", 3);
-	assert_int_equal(lines, BIT(20));
-	/* Without a buffer it waits. */
-	type("defghijk");
-	assert_int_equal(console_in_next, 3);
-	add(0, 0);
-	add(0, 1);
-	mmio_write(CON, REG_NOTIFY, 0);
-	assert_int_equal(used(0, &head), 4);
-	assert_int_equal(used(0, &head), 4);
-	assert_int_equal(head, 1);
-	assert_memory_equal(host_ram + DATA + 0x1000, "defg", 4);
-	assert_memory_equal(host_ram + DATA + 0x2000, "hij", 3);
-	assert_memory_equal(host_ram + DATA + 0x3000, "k", 1);
-	assert_int_equal(used(0, &head), -1);
-	type("");
-	assert_int_equal(used(0, &head), -1);
-	/* A buffer that cannot be written to. */
-	desc(0, 3, DATA, 10, 0, 0);
-	add(0, 3);
-	type("x");
-	assert_true(mmio_read(CON, REG_STATUS) & VIRTIO_NEEDS_RESET);
-	assert_int_equal(console_in_next, 11);
-}
-
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -735,9 +480,6 @@ int main(void)
 		TEST(test_pieces),
 		TEST(test_many_small),
 		TEST(test_reset_in_the_middle),
-		TEST(test_output),
-		TEST(test_long_output),
-		TEST(test_input),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
