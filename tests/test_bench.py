@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from umbra_tools import bench_linux, bench_pmem, bench_remote
+from umbra_tools import bench, bench_linux, bench_pmem, bench_remote
 from umbra_tools.base import BUILD, ROOT, Failure
 
 BOOT = "[umbra: console of linux]\n540000000\nbench: end\n"
@@ -89,3 +89,13 @@ def test_remote_figures(monkeypatch):
     monkeypatch.setattr(bench_remote, "_run", lambda *arguments: "scan: WRONG page 5\n")
     with pytest.raises(Failure, match="no figure for scan"):
         bench_remote.measure("bochs", "any")
+
+
+@pytest.mark.parametrize("arguments,missing", [
+    ([], "make all bare,"), (["--no-linux"], "make all,"), (["--only", "remote"], "make all,"),
+    (["--only", "remote.vs_nbd"], "make all bare memnode,")])
+def test_nothing_built(monkeypatch, tmp_path, arguments, missing):
+    """--no-build says at once what it lacks, not after the boots that need less."""
+    monkeypatch.setattr(bench, "BUILD", tmp_path)
+    with pytest.raises(Failure, match=missing):
+        bench.bench(["--no-build", *arguments])

@@ -96,8 +96,15 @@ def bench(arguments):
                         "Nor is pmem.fsync: what a write of 4 KiB and fsync() take in Linux on a modelled "
                         "NVDIMM and on a virtio disk")
     options = p.parse_args(arguments)
+    products = {"umbra.elf": "all"}
+    if options.only == "remote.vs_nbd" or not (options.only or options.no_linux):
+        products["bare/BOOTX64.EFI"] = "bare"
+    if options.only == "remote.vs_nbd":
+        products["memnode"] = "memnode"
     if not options.no_build:
-        build("all", "bare", *(["memnode"] if options.only == "remote.vs_nbd" else []))
+        build(*products.values())
+    elif missing := [target for file, target in products.items() if not (BUILD / file).exists()]:
+        raise Failure(f"not built yet: make {' '.join(missing)}, or leave --no-build out")
     BUILD.mkdir(parents=True, exist_ok=True)
     options.output = options.output or BUILD / (
         f"bench-{options.only.split('.')[0]}.json" if options.only else "bench.json")
