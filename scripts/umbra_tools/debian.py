@@ -85,6 +85,8 @@ class PrivateApt:
             f"Dir::State::status={self.folder}/status",
             f"Dir::Cache={self.folder}/cache",
             f"Dir::Cache::archives={self.folder}/cache/archives",
+            # Container images switch these off; without them each call parses all lists: a second.
+            "Dir::Cache::pkgcache=pkgcache.bin", "Dir::Cache::srcpkgcache=srcpkgcache.bin",
             "APT::Architecture=amd64", "APT::Architectures=amd64",
             "APT::Install-Recommends=false", "APT::Sandbox::User=",
             "APT::Keep-Downloaded-Packages=true", "Binary::apt-get::APT::Keep-Downloaded-Packages=true",
