@@ -13,11 +13,14 @@ Each tests/mutations/NAME.txt describes one mutation:
 `test: unit NAME` is the unit test tests/unit/NAME; `test: run ARGUMENTS` is scripts/run with these
 arguments (--guests, --emulator, --cpu, ...). The mutation is found if the test fails; before, the
 same test has to pass on the unchanged tree.
+
+Results go to build/mutate.json as they come: a run that was broken off goes on with --resume.
 """
 
 import argparse
 import concurrent.futures
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -31,6 +34,7 @@ import time
 from .base import BUILD, ROOT, Failure, main, run, say
 
 FOLDER = ROOT / "tests" / "mutations"
+RESULTS = BUILD / "mutate.json"  # {mutation: {"text": of its file, "found": bool, "message": str}}
 UNIT_LIMIT = 20  # seconds beyond five times the unchanged test's; a test that hangs has failed
 RUN_LIMIT = 240  # seconds in the emulator; a guest that hangs is a failed test as well
 
@@ -43,6 +47,7 @@ class Mutation:
     test: str
     old: str
     new: str
+    text: str  # of the whole file
 
 
 def read(path):
@@ -53,7 +58,7 @@ def read(path):
     head = dict(line.split(": ", 1) for line in m[1].splitlines())
     if set(head) != {"what", "file", "test"} or head["test"].split()[0] not in ("unit", "run"):
         raise Failure(f"{path}: expected what:, file:, and test: unit ... or run ...")
-    return Mutation(path.stem, **head, old=m[2], new=m[3])
+    return Mutation(path.stem, **head, old=m[2], new=m[3], text=text)
 
 
 class Tree:
@@ -139,6 +144,16 @@ def markdown(mutations):
     return "\n".join(lines)
 
 
+def grouped(mutations):
+    """Lists of mutations, in the order of work. One worker takes all mutations of a test, so that
+    the unchanged tree is tried once for each. Unit tests come first, as `run` builds everything;
+    the longest lists come first, so that the workers end together."""
+    groups = {}
+    for m in mutations:
+        groups.setdefault(m.test, []).append(m)
+    return sorted(groups.values(), key=lambda group: (group[0].test.startswith("run"), -len(group)))
+
+
 def mutate(arguments):
     p = argparse.ArgumentParser(
         prog="scripts/mutate",
@@ -147,6 +162,8 @@ def mutate(arguments):
     p.add_argument("-k", metavar="PATTERN", default="", help="only mutations whose name matches")
     p.add_argument("-j", metavar="N", type=int, default=2, help="at a time (default 2)")
     p.add_argument("--list", action="store_true", help="print the table of tests/README.md")
+    p.add_argument("--resume", action="store_true",
+                   help="leave out what earlier runs have found; for one state of the sources")
     options = p.parse_args(arguments)
     mutations = [m for m in map(read, sorted(FOLDER.glob("*.txt"))) if re.search(options.k, m.name)]
     if options.list:
@@ -155,36 +172,44 @@ def mutate(arguments):
     if not mutations:
         raise Failure(f"no mutation in {FOLDER} matches {options.k!r}")
 
-    # One worker takes all mutations of a test, so that the unchanged tree is tried once for each.
-    groups = {}
-    for m in mutations:
-        groups.setdefault(m.test, []).append(m)
     BUILD.mkdir(parents=True, exist_ok=True)
-    failed, print_lock, local, trees = [], threading.Lock(), threading.local(), []
+    known = json.loads(RESULTS.read_text()) if options.resume and RESULTS.exists() else {}
+    results = {m.name: known[m.name] for m in mutations
+               if known.get(m.name, {}).get("text") == m.text and known[m.name]["found"]}
+    before = len(results)
+    print_lock, local, trees, stop = threading.Lock(), threading.local(), [], threading.Event()
+    start = time.monotonic()
     with tempfile.TemporaryDirectory(dir=BUILD, prefix="mutate.") as folder:
 
         def work(group):
-            if not hasattr(local, "tree"):
-                with print_lock:
+            with print_lock:
+                if not hasattr(local, "tree"):
                     local.tree = Tree(pathlib.Path(folder) / f"tree{len(trees)}")
                     trees.append(local.tree)
             for m in group:
+                if stop.is_set():
+                    return
                 try:
                     found, message = local.tree.try_mutation(m)
                 except Failure as failure:
                     found, message = False, str(failure)
                 with print_lock:
+                    results[m.name] = {"text": m.text, "found": found, "message": message}
+                    RESULTS.write_text(json.dumps({**known, **results}, indent=1))
                     print(f"{'found   ' if found else 'NOT FOUND'} {m.name}: {m.what}\n"
                           f"          {m.test}: {message}", flush=True)
-                    if not found:
-                        failed.append(m.name)
 
         with concurrent.futures.ThreadPoolExecutor(max(1, options.j)) as pool:
-            list(pool.map(work, groups.values()))
-    print(f"{len(mutations)} mutations: {len(mutations) - len(failed)} found, "
-          f"{len(failed)} not found")
-    if failed:
-        say(f"not found: {', '.join(failed)}")
+            try:
+                list(pool.map(work, grouped(m for m in mutations if m.name not in results)))
+            finally:
+                stop.set()  # Ctrl-C: what is under way ends, and no more
+    failed = sorted(name for name, result in results.items() if not result["found"])
+    earlier = f" ({before} of them earlier)" if before else ""
+    print(f"{len(mutations)} mutations: {len(mutations) - len(failed)} found{earlier}, "
+          f"{len(failed)} not found; {time.monotonic() - start:.0f} s")
+    for name in failed:
+        say(f"not found: {name}: {results[name]['message']}")
     return 1 if failed else 0
 
 
