@@ -11,7 +11,10 @@
 u32 crc32(u32 crc, const void *data, size_t len);
 
 /*
- * crc32(crc32(0, head, 64), data, len) in one go: what a frame's checksum wants, whose first bytes
- * are not counted as they are.
+ * The CRC of `head_len` bytes (48 to 64) at `head` and `len` more at `data`, where of the first 48
+ * those bits count as ones that `mask` has: what a frame's checksum wants, whose first bytes do not
+ * count as they are. `mask` is aligned to 16 bytes. Fastest with a head of 64 and `data` at a
+ * multiple of 16.
  */
-u32 crc32_headed(const u8 head[64], const void *data, size_t len);
+#define CRC32_MASK 48u
+u32 crc32_masked(const u8 *mask, const u8 *head, size_t head_len, const void *data, size_t len);

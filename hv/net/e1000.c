@@ -13,6 +13,8 @@
 #define SEND_PERIOD 2000000000ull /* ns after which a NIC that does not send is reset */
 #define RX_GIVE	    16u		  /* buffers that are given back together */
 #define TX_ROOM	    4u		  /* descriptors: 1,514 bytes copied, or head, payload, tail */
+#define RX_BUFFERS  (E1000_RX * E1000_RX_BUFFER + E1000_TX_SLOT) /* bytes; the rest stays aligned \
+								  */
 
 /*
  * QEMU's e1000 and Bochs's e1000 are 82540EM, QEMU's e1000e is an 82574L. The others have the same
@@ -260,13 +262,13 @@ int e1000_init(struct e1000 *nic, const struct e1000_model *model, void *regs, v
 	memset(memory, 0, E1000_MEMORY);
 	nic->regs = regs;
 	nic->model = model;
-	nic->rx_buffer = at;
-	nic->tx_slot = at + E1000_RX * E1000_RX_BUFFER;
+	nic->rx_buffer = at + E1000_RX_AT;
+	nic->tx_slot = at + RX_BUFFERS;
 	at = nic->tx_slot + E1000_TX * E1000_TX_SLOT;
 	nic->rx = (struct e1000_rx_desc *)at;
 	nic->tx = (struct e1000_tx_desc *)(at + E1000_RX * sizeof(struct e1000_rx_desc));
-	nic->rx_buffer_bus = bus;
-	nic->tx_slot_bus = bus + E1000_RX * E1000_RX_BUFFER;
+	nic->rx_buffer_bus = bus + E1000_RX_AT;
+	nic->tx_slot_bus = bus + RX_BUFFERS;
 	nic->rx_bus = nic->tx_slot_bus + E1000_TX * E1000_TX_SLOT;
 	nic->tx_bus = nic->rx_bus + E1000_RX * sizeof(struct e1000_rx_desc);
 	return start(nic);
@@ -358,6 +360,8 @@ static u32 tx_free(const struct e1000 *nic)
 
 bool e1000_tx_room(struct e1000 *nic)
 {
+	if (likely(tx_free(nic) >= TX_ROOM))
+		return true;
 	clean_tx(nic);
 	return tx_free(nic) >= TX_ROOM;
 }
@@ -388,24 +392,52 @@ static u32 tx_wanted(const struct e1000_piece *piece, u32 pieces, u32 *bytes)
 	return wanted + (copied + E1000_TX_SLOT - 1) / E1000_TX_SLOT;
 }
 
-static void put_desc(struct e1000 *nic, u64 bus, u32 len)
+int e1000_begin(struct e1000 *nic, u32 descriptors)
+{
+	if (unlikely(!nic->link))
+		return ERR_NODEV;
+	if (likely(descriptors <= tx_free(nic)))
+		return 0;
+	clean_tx(nic);
+	if (descriptors <= tx_free(nic))
+		return 0;
+	nic->stats.tx_full++;
+	return ERR_BUSY;
+}
+
+void e1000_put_bus(struct e1000 *nic, u64 bus, u32 len)
 {
 	volatile struct e1000_tx_desc *d = &nic->tx[nic->tx_tail];
 
 	d->address = bus;
-	d->length = (u16)len;
-	d->checksum_offset = d->checksum_start = 0;
-	d->special = 0;
-	d->status = 0;
-	d->command = TX_INSERT_FCS | TX_REPORT;
+	d->rest = len | (u64)(TX_INSERT_FCS | TX_REPORT) << TX_COMMAND_AT;
 	nic->tx_last[nic->tx_tail] = false;
 	nic->tx_tail = next_tx(nic->tx_tail);
+	nic->stats.tx_bytes += len;
 }
 
+u8 *e1000_put(struct e1000 *nic, u32 len)
+{
+	u32 at = nic->tx_tail * E1000_TX_SLOT;
+
+	e1000_put_bus(nic, nic->tx_slot_bus + at, len);
+	return nic->tx_slot + at;
+}
+
+void e1000_end(struct e1000 *nic)
+{
+	u32 last = (nic->tx_tail + E1000_TX - 1) % E1000_TX;
+
+	nic->tx[last].command = TX_END | TX_INSERT_FCS | TX_REPORT;
+	nic->tx_last[last] = true;
+	nic->stats.tx_frames++;
+}
+
+/* What is copied is collected in slots, of which the one at the tail has `used` bytes. */
 static void put_slot(struct e1000 *nic, u32 *used)
 {
 	if (*used)
-		put_desc(nic, nic->tx_slot_bus + nic->tx_tail * E1000_TX_SLOT, *used);
+		e1000_put(nic, *used);
 	*used = 0;
 }
 
@@ -425,33 +457,25 @@ static void put_copy(struct e1000 *nic, const u8 *data, u32 len, u32 *used)
 
 int e1000_transmit(struct e1000 *nic, const struct e1000_piece *piece, u32 pieces)
 {
-	u32 bytes, used = 0, last;
+	u32 bytes, used = 0;
 	u32 wanted = tx_wanted(piece, pieces, &bytes);
+	int err;
 
 	if (bytes < FRAME_MIN || bytes > E1000_RX_BUFFER)
 		return ERR_INVAL;
-	if (!nic->link)
-		return ERR_NODEV;
-	if (wanted > tx_free(nic))
-		clean_tx(nic);
-	if (wanted > tx_free(nic)) {
-		nic->stats.tx_full++;
-		return ERR_BUSY;
-	}
+	err = e1000_begin(nic, wanted);
+	if (err)
+		return err;
 	for (u32 i = 0; i < pieces; i++) {
 		if (!piece[i].bus) {
 			put_copy(nic, piece[i].data, piece[i].len, &used);
 		} else if (piece[i].len) {
 			put_slot(nic, &used);
-			put_desc(nic, piece[i].bus, piece[i].len);
+			e1000_put_bus(nic, piece[i].bus, piece[i].len);
 		}
 	}
 	put_slot(nic, &used);
-	last = (nic->tx_tail + E1000_TX - 1) % E1000_TX;
-	nic->tx[last].command = TX_END | TX_INSERT_FCS | TX_REPORT;
-	nic->tx_last[last] = true;
-	nic->stats.tx_frames++;
-	nic->stats.tx_bytes += bytes;
+	e1000_end(nic);
 	return 0;
 }
 
@@ -495,14 +519,19 @@ static void watch_tx(struct e1000 *nic, u64 now)
 	}
 }
 
+void e1000_kick(struct e1000 *nic)
+{
+	if (nic->tx_told == nic->tx_tail)
+		return;
+	nic->tx_told = nic->tx_tail;
+	wr(nic, REG_TDT, nic->tx_tail);
+}
+
 bool e1000_service(struct e1000 *nic, u64 now)
 {
 	bool changed = false;
 
-	if (nic->tx_told != nic->tx_tail) {
-		nic->tx_told = nic->tx_tail;
-		wr(nic, REG_TDT, nic->tx_tail);
-	}
+	e1000_kick(nic);
 	give_buffers(nic);
 	if (now - nic->looked >= LINK_PERIOD) {
 		nic->looked = now;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "lib/types.h"
+#include "net/e1000_regs.h"
 
 #define E1000_VENDOR	0x8086
 #define E1000_REGISTERS 0x20000ull /* bytes of the register BAR */
@@ -17,6 +18,7 @@
 #define E1000_RX	128u /* descriptors; multiples of 8 */
 #define E1000_TX	256u
 #define E1000_RX_BUFFER 8192u /* a frame that is longer is dropped */
+#define E1000_RX_AT	10u   /* frames begin so many bytes behind a multiple of 16 */
 #define E1000_TX_SLOT	512u  /* of each TX descriptor, for what is copied */
 
 struct e1000_model {
@@ -46,9 +48,14 @@ struct e1000_rx_desc {
 
 struct e1000_tx_desc {
 	u64 address;
-	u16 length;
-	u8 checksum_offset, command, status, checksum_start;
-	u16 special;
+	union {
+		struct {
+			u16 length;
+			u8 checksum_offset, command, status, checksum_start;
+			u16 special;
+		};
+		u64 rest; /* all of these at once */
+	};
 };
 
 _Static_assert(sizeof(struct e1000_rx_desc) == 16, "RX descriptor");
@@ -86,10 +93,14 @@ struct e1000 {
 /* NULL: this driver does not know the device. */
 const struct e1000_model *e1000_model(u16 device_id);
 
-/* Bytes of the block that e1000_init() wants, which begins at a page boundary. */
-#define E1000_MEMORY                                                   \
-	(E1000_RX * (E1000_RX_BUFFER + sizeof(struct e1000_rx_desc)) + \
+/*
+ * The block that e1000_init() wants: bytes, and their alignment, so that no frame crosses a
+ * multiple of 64 KiB (82545 and 82546 do not like it).
+ */
+#define E1000_MEMORY                                                                   \
+	(E1000_RX * (E1000_RX_BUFFER + sizeof(struct e1000_rx_desc)) + E1000_TX_SLOT + \
 	 E1000_TX * (E1000_TX_SLOT + sizeof(struct e1000_tx_desc)))
+#define E1000_ALIGN 65536u
 
 /*
  * Resets the NIC and starts it. `regs` is its mapped register BAR, `bus` the address by which the
@@ -106,6 +117,11 @@ void e1000_stop(struct e1000 *nic);
  */
 const u8 *e1000_receive(struct e1000 *nic, size_t *len);
 void e1000_release(struct e1000 *nic);
+/* Whether there may be one. */
+static inline bool e1000_arrived(const struct e1000 *nic)
+{
+	return nic->rx[nic->rx_next].status & RX_DONE;
+}
 
 /* A piece of a frame: where `bus` is 0 it is copied, else the NIC fetches it from there later. */
 struct e1000_piece {
@@ -117,13 +133,26 @@ struct e1000_piece {
 /* Frames of 14 bytes to E1000_RX_BUFFER. ERR_BUSY: no room; ERR_NODEV: no link; ERR_INVAL: length.
  */
 int e1000_transmit(struct e1000 *nic, const struct e1000_piece *piece, u32 pieces);
+
+/*
+ * The same piece by piece: e1000_begin(), which says whether so many descriptors are free, then for
+ * each e1000_put(), where up to E1000_TX_SLOT bytes are to be copied to, or e1000_put_bus(), then
+ * e1000_end(). At least FRAME_MIN bytes in all.
+ */
+int e1000_begin(struct e1000 *nic, u32 descriptors);
+u8 *e1000_put(struct e1000 *nic, u32 len);
+void e1000_put_bus(struct e1000 *nic, u64 bus, u32 len);
+void e1000_end(struct e1000 *nic);
+
 /* Whether a frame would be taken: one of 1,514 bytes, or of head, payload and tail. */
 bool e1000_tx_room(struct e1000 *nic);
 /* Nothing that was given to e1000_transmit() is needed any more. */
 bool e1000_tx_idle(struct e1000 *nic);
 
+/* Tells the NIC of frames to send. */
+void e1000_kick(struct e1000 *nic);
 /*
- * Tells the NIC of frames to send and of buffers that are free, and looks at the link now and then.
+ * The same, and of buffers that are free, and looks at the link now and then.
  * `now` in nanoseconds. True: the link has changed.
  */
 bool e1000_service(struct e1000 *nic, u64 now);

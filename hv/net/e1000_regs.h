@@ -109,6 +109,7 @@
 #define RX_END	  0x02
 #define RX_ERRORS 0x97 /* CRC, symbol, sequence, carrier extension, data */
 
+#define TX_COMMAND_AT 24 /* bits behind `length` */
 #define TX_END	      0x01
 #define TX_INSERT_FCS 0x02
 #define TX_REPORT     0x08

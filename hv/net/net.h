@@ -53,6 +53,9 @@ int net_resolve(u32 ip, u8 mac[6]);
  */
 int net_transmit(const struct rdma_frame *f);
 
+/* Lets RoCE transmit what has been posted just now, without a look at what has arrived. */
+void net_send(u64 now);
+
 void net_lock(void);
 bool net_trylock(void);
 void net_unlock(void);
@@ -79,6 +82,13 @@ bool net_poll(void);
  * other interrupt comes. False, at once: the NIC cannot wake anybody, or something is there.
  */
 bool net_sleep(void);
+/*
+ * For a CPU 0 that sleeps in its own way (cpu_idle()): from now on the NIC wakes it by VECTOR_KICK
+ * when a frame arrives. False: it cannot, or something is there already: do not sleep for long.
+ * Then net_disarm(), in any case.
+ */
+bool net_arm(void);
+void net_disarm(void);
 /* Frames have come or gone just now: who is idle calls net_service() without sleeping between. */
 bool net_busy(void);
 
@@ -90,7 +100,12 @@ bool net_busy(void);
 void roce_receive(u64 now, const u8 *frame, size_t len);
 bool roce_transmit(u64 now, struct rdma_frame *f);
 u64 roce_deadline(void);
-/* After each round of the above: completions are looked at here. */
+/*
+ * Whether the latter has moved nearer, or roce_serviced() or roce_transmit() have something to do:
+ * else a round ends with the frames received.
+ */
+bool roce_pending(void);
+/* In each round that has something to do, before it transmits: completions are looked at here. */
 void roce_serviced(u64 now);
 
 /* Nanoseconds, monotonic. */

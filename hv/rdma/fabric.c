@@ -16,8 +16,8 @@
 #define BACKOFF_LEAST (50 * MS)
 #define BACKOFF_MOST  (5000 * MS)
 #define ASK_AGAIN     (20 * MS) /* an address that is being resolved */
+#define BTH_AT	      (sizeof(struct eth_hdr) + sizeof(struct ipv4_hdr) + sizeof(struct udp_hdr))
 #define NO_NETWORK    (500 * MS)
-#define FIRST_QPN     2u
 
 /* A splitmix64 step: identifiers that differ, not secrets. */
 static u64 next_random(struct fabric *f)
@@ -34,20 +34,26 @@ void fabric_init(struct fabric *f, u32 mtu, u64 entropy)
 	memset(f, 0, sizeof(*f));
 	f->mtu = mtu;
 	f->random = entropy;
+	f->pending = true;
+}
+
+/* Something has happened other than that a page's next packet has come. */
+static void look(struct fabric *f)
+{
+	f->look = f->pending = true;
 }
 
 /* --- a link's life -------------------------------------------------------------------------- */
 
-static u32 new_qpn(struct fabric *f)
+/* Its low bits are the link's number: by them its packets find it. Not the one before. */
+static u32 new_qpn(struct fabric *f, const struct fabric_link *l)
 {
-	u32 qpn, i;
+	u32 qpn;
 
 	do {
-		qpn = (u32)next_random(f) & PSN_MASK;
-		for (i = 0; i < FABRIC_LINKS; i++)
-			if (f->link[i].qp.config.local_qpn == qpn)
-				qpn = 0;
-	} while (qpn < FIRST_QPN);
+		qpn = (u32)next_random(f) & PSN_MASK & ~(FABRIC_LINKS - 1);
+		qpn |= (u32)(l - f->link);
+	} while (qpn < FABRIC_LINKS || qpn == l->qp.config.local_qpn);
 	return qpn;
 }
 
@@ -88,7 +94,7 @@ static void begin(struct fabric *f, struct fabric_link *l, u64 now)
 	struct node_request request;
 	struct cm_offer offer = {
 		.comm_id = (u32)next_random(f) | 1,
-		.qpn = new_qpn(f),
+		.qpn = new_qpn(f, l),
 		.psn = (u32)next_random(f) & PSN_MASK,
 		.initiator_depth = RDMA_READ_MAX,
 		.rnr_retry = 7,
@@ -256,6 +262,10 @@ void fabric_work(struct fabric *f, u64 now)
 {
 	u32 i;
 
+	if (!f->look && now < f->due)
+		return;
+	f->look = false;
+	f->pending = true;
 	for (i = 0; i < f->links; i++) {
 		struct fabric_link *l = &f->link[i];
 		enum link_state before = l->state;
@@ -293,7 +303,7 @@ static u64 link_deadline(const struct fabric *f, const struct fabric_link *l)
 	}
 }
 
-u64 fabric_deadline(const struct fabric *f)
+static u64 next_deadline(const struct fabric *f)
 {
 	u64 first = f->cm_quiet ? f->cm_due : cm_deadline(&f->agent);
 	u32 i;
@@ -329,6 +339,7 @@ void fabric_set_address(struct fabric *f, const u8 mac[6], u32 ip)
 			l->retry_at = 0;
 	}
 	f->cm_quiet = false;
+	look(f);
 	cm_init(&f->agent, mac, ip, next_random(f));
 	f->agent.timeout = CM_TIMEOUT;
 	f->agent.retries = CM_RETRIES;
@@ -349,6 +360,7 @@ int fabric_link(struct fabric *f, const struct fabric_peer *peer)
 		l->backoff = BACKOFF_LEAST;
 		l->state = LINK_WAITING;
 		f->links = MAX(f->links, i + 1);
+		look(f);
 		return (int)i;
 	}
 	return ERR_BUSY;
@@ -366,12 +378,14 @@ void fabric_unlink(struct fabric *f, u32 link)
 		release(l);
 	l->state = LINK_LEAVING;
 	f->cm_quiet = false;
+	look(f);
 }
 
 int fabric_post(struct fabric *f, u32 link, const struct rdma_work *work)
 {
 	struct fabric_link *l = &f->link[link];
 
+	f->pending = true;
 	return l->state == LINK_UP ? post(l, work) : ERR_IO;
 }
 
@@ -381,6 +395,8 @@ bool fabric_poll(struct fabric *f, u32 link, struct rdma_completion *c)
 
 	if (l->state != LINK_UP && l->state != LINK_DOWN)
 		return false;
+	if (l->state == LINK_DOWN)
+		look(f); /* it goes on when this was the last */
 	while (rdma_poll_send(&l->qp, c)) {
 		if (c->status == RDMA_OK && !l->proved) {
 			l->proved = true;
@@ -397,29 +413,51 @@ bool fabric_poll(struct fabric *f, u32 link, struct rdma_completion *c)
 
 /* --- frames --------------------------------------------------------------------------------- */
 
+/* The link whose connection a packet belongs to, or NULL. */
+static struct fabric_link *link_of(struct fabric *f, u32 qpn)
+{
+	struct fabric_link *l = &f->link[qpn % FABRIC_LINKS];
+
+	return l->state == LINK_UP && l->qp.config.local_qpn == qpn ? l : NULL;
+}
+
+/* The next packet of what a link reads. False: another frame, or a wrong one. */
+static bool take_response(struct fabric *f, u64 now, const u8 *frame, size_t len)
+{
+	const struct bth *bth = (const struct bth *)(frame + BTH_AT);
+	struct fabric_link *l = len < BTH_AT + sizeof(*bth) ? NULL : link_of(f, bth_dest_qp(bth));
+
+	if (!l || !rdma_qp_take_response(&l->qp, now, frame, len))
+		return false;
+	l->heard = now;
+	if (l->qp.req.una != l->qp.req.head) {
+		follow_sample(l, now);
+		f->pending = true;
+	}
+	return true;
+}
+
 void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len)
 {
+	struct fabric_link *l;
 	struct rdma_packet p;
-	u32 i;
 
+	if (take_response(f, now, frame, len))
+		return;
 	if (!f->ip || rdma_decode(&p, frame, len) || p.dst_ip != f->ip)
 		return;
+	look(f);
 	if (p.dest_qp == CM_QPN) {
 		cm_receive(&f->agent, now, &p);
 		f->cm_quiet = false;
 		return;
 	}
-	for (i = 0; i < f->links; i++) {
-		struct fabric_link *l = &f->link[i];
-
-		if (l->state != LINK_UP || l->qp.config.local_qpn != p.dest_qp ||
-		    l->qp.config.remote_ip != p.src_ip)
-			continue;
-		l->heard = now;
-		rdma_qp_receive(&l->qp, now, &p);
-		follow_sample(l, now);
+	l = link_of(f, p.dest_qp);
+	if (!l || l->qp.config.remote_ip != p.src_ip)
 		return;
-	}
+	l->heard = now;
+	rdma_qp_receive(&l->qp, now, &p);
+	follow_sample(l, now);
 }
 
 /* Looks at all connections, so not without a reason. */
@@ -433,24 +471,32 @@ static bool transmit_cm(struct fabric *f, u64 now, struct rdma_frame *frame)
 	return !f->cm_quiet;
 }
 
+/* All has been sent: nothing to do until something comes, or is due. */
+static void rest(struct fabric *f)
+{
+	f->pending = f->look;
+	f->due = next_deadline(f);
+}
+
 bool fabric_transmit(struct fabric *f, u64 now, struct rdma_frame *frame)
 {
 	u32 i;
 
-	if (!f->ip)
-		return false;
-	if (transmit_cm(f, now, frame))
+	if (f->ip && transmit_cm(f, now, frame))
 		return true;
-	for (i = 0; i < f->links; i++) {
+	for (i = 0; i < f->links && f->ip; i++) {
 		struct fabric_link *l;
 
 		f->turn = f->turn + 1 < f->links ? f->turn + 1 : 0;
 		l = &f->link[f->turn];
-		if (l->state != LINK_UP || !rdma_qp_transmit(&l->qp, now, frame))
+		if (l->state != LINK_UP || rdma_qp_quiet(&l->qp, now) ||
+		    !rdma_qp_transmit(&l->qp, now, frame))
 			continue;
 		if (!l->sample_at)
 			l->sample_at = now;
 		return true;
 	}
+	if (f->pending || now >= f->due)
+		rest(f);
 	return false;
 }

@@ -14,7 +14,8 @@
  * Portable: no allocation, no call-backs but fabric_resolve(); like a QP it has one owner at a
  * time. A round: fabric_receive() for what has arrived, fabric_work(), the users' work
  * (store_work()), fabric_transmit() until it returns false; again when a frame arrives or at
- * fabric_deadline().
+ * fabric_deadline(). Most frames bring a page's next packet, and nothing to do: as long as
+ * fabric_deadline() is later than now, a round may end after fabric_receive().
  */
 #pragma once
 
@@ -74,6 +75,9 @@ struct fabric {
 	u32 turn, links; /* none is in use from `links` on */
 	bool cm_quiet;	 /* the agent has nothing to send before cm_due */
 	u64 cm_due;
+	bool look;    /* something has come for a link itself */
+	bool pending; /* and is to be looked at, or something is to be sent or fetched */
+	u64 due;      /* else nothing is to be done before: may be too early */
 };
 
 /* mtu: bytes of payload in a packet, 256 to 4096: 1024 for Ethernet's 1500. entropy: random. */
@@ -102,7 +106,14 @@ void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len);
 void fabric_work(struct fabric *f, u64 now);
 /* The next frame, or false; its payload stays until the work's completion. */
 bool fabric_transmit(struct fabric *f, u64 now, struct rdma_frame *frame);
-u64 fabric_deadline(const struct fabric *f);
+/*
+ * When the next round has something to do though nothing arrives before; too early at worst. 0: it
+ * has now.
+ */
+static inline u64 fabric_deadline(const struct fabric *f)
+{
+	return f->pending ? 0 : f->due;
+}
 
 /*
  * Defined by net/ (or a test): the MAC address to send to for `ip`. 0, ERR_BUSY: being asked for,

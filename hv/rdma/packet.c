@@ -48,59 +48,39 @@ static u32 extended_len(u32 flags)
 	       (flags & OPF_CNP ? CNP_RESERVED_SIZE : 0);
 }
 
-#define MASKED_LEN (sizeof(struct ipv4_hdr) + sizeof(struct udp_hdr) + sizeof(struct bth))
+#define DATAGRAM     sizeof(struct eth_hdr) /* where it begins in a frame */
+#define FIXED_LEN    (sizeof(struct ipv4_hdr) + sizeof(struct udp_hdr) + sizeof(struct bth))
+#define LRH_LEN	     8u			  /* what the ICRC has before it */
+#define ICRC_AT	     (DATAGRAM - LRH_LEN) /* where the ICRC begins, if frames had one */
+#define ICRC_HEAD    64u
+#define BEHIND_FIXED (ICRC_HEAD - LRH_LEN - (u32)FIXED_LEN) /* of the first 64 bytes */
 
 /*
  * The invariant CRC, A17.3.3: eight bytes of ones stand for a local route header, and what routers
- * may change counts as ones. `extended` are the bytes behind the BTH. Most packets
- * go through in one piece: these 48 bytes and the 16 that follow make the first 64.
+ * may change counts as ones. The eight bytes before the datagram are the Ethernet header's, so that
+ * all is in one piece.
  */
-static u32 icrc(const u8 *datagram, const u8 *extended, u32 extended_size, const u8 *payload,
-		u32 len)
+static const _Alignas(16) u8 icrc_mask[CRC32_MASK] = {
+	[0 ... LRH_LEN - 1] = 0xff,
+	[LRH_LEN + offsetof(struct ipv4_hdr, tos)] = 0xff,
+	[LRH_LEN + offsetof(struct ipv4_hdr, ttl)] = 0xff,
+	[LRH_LEN + offsetof(struct ipv4_hdr, checksum)] = 0xff,
+	[LRH_LEN + offsetof(struct ipv4_hdr, checksum) + 1] = 0xff,
+	[LRH_LEN + sizeof(struct ipv4_hdr) + offsetof(struct udp_hdr, checksum)] = 0xff,
+	[LRH_LEN + sizeof(struct ipv4_hdr) + offsetof(struct udp_hdr, checksum) + 1] = 0xff,
+	[LRH_LEN + FIXED_LEN - sizeof(struct bth) + offsetof(struct bth, congestion)] = 0xff,
+};
+
+_Static_assert(LRH_LEN + FIXED_LEN == CRC32_MASK, "all before the extended headers");
+
+bool rdma_icrc_right(const u8 *frame, u32 datagram_len)
 {
-	u8 first[8 + MASKED_LEN + 16];
-	struct ipv4_hdr *ip = (struct ipv4_hdr *)(first + 8);
-	struct udp_hdr *udp = (struct udp_hdr *)(ip + 1);
-	struct bth *bth = (struct bth *)(udp + 1);
-	u8 *more = (u8 *)(bth + 1);
-	u32 n = 16 - extended_size;
-	u32 crc;
+	const u8 *head = frame + ICRC_AT, *end = frame + DATAGRAM + datagram_len - ROCE_ICRC_SIZE;
+	size_t len = (size_t)(end - head), head_len = MIN(len, ICRC_HEAD);
 
-	__builtin_memset(first, 0xff, 8);
-	__builtin_memcpy(first + 8, datagram, MASKED_LEN);
-	ip->tos = 0xff;
-	ip->ttl = 0xff;
-	put_be16(ip->checksum, 0xffff);
-	put_be16(udp->checksum, 0xffff);
-	bth->congestion = 0xff;
-	if (extended_size > 16 || len < n) {
-		crc = crc32(0, first, 8 + MASKED_LEN);
-		return crc32(crc32(crc, extended, extended_size), payload, len);
-	}
-	if (extended + extended_size == payload) { /* as they have arrived */
-		__builtin_memcpy(more, extended, 16);
-	} else {
-		if (extended_size)
-			memcpy(more, extended, extended_size);
-		if (n)
-			memcpy(more + extended_size, payload, n);
-	}
-	return crc32_headed(first, n ? payload + n : payload, len - n);
-}
-
-/* The one's complement sum, whose bytes are in the order of memory (RFC 1071, 2 B). */
-static u16 ipv4_sum(const struct ipv4_hdr *ip)
-{
-	u32 word[sizeof(*ip) / 4], i;
-	u64 sum = 0;
-
-	__builtin_memcpy(word, ip, sizeof(word));
-	for (i = 0; i < ARRAY_SIZE(word); i++)
-		sum += word[i];
-	sum = (sum & 0xffffffff) + (sum >> 32);
-	sum = (sum & 0xffff) + (sum >> 16);
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (u16)((sum & 0xffff) + (sum >> 16));
+	/* The one little-endian field of the packet. */
+	return crc32_masked(icrc_mask, head, head_len, head + head_len, len - head_len) ==
+	       le32(end);
 }
 
 /* Checks IPv4 and UDP; the UDP payload's length, or an error. */
@@ -114,7 +94,8 @@ static int decode_udp(struct rdma_packet *p, const u8 *datagram, size_t len)
 	    ip->protocol != IPV4_PROTO_UDP)
 		return ERR_NOENT;
 	total = be16(ip->length);
-	if (ip->version_ihl != 0x45 || be16(ip->fragment) & IPV4_FRAGMENT || ipv4_sum(ip) != 0xffff)
+	if (ip->version_ihl != 0x45 || be16(ip->fragment) & IPV4_FRAGMENT ||
+	    !rdma_ipv4_sum_right(ip))
 		return ERR_INVAL;
 	if (be16(udp->dst) != ROCE_UDP_PORT)
 		return ERR_NOENT;
@@ -140,8 +121,8 @@ static void decode_bth(struct rdma_packet *p, const struct bth *bth)
 	p->ack_request = bth->ack_request & BTH_ACK_REQUEST;
 	p->congestion = bth->congestion & (BTH_FECN | BTH_BECN);
 	p->pkey = (u16)be16(bth->pkey);
-	p->dest_qp = be24(bth->dest_qp);
-	p->psn = be24(bth->psn);
+	p->dest_qp = bth_dest_qp(bth);
+	p->psn = bth_psn(bth);
 }
 
 static void decode_extended(struct rdma_packet *p, u32 flags, const u8 *at)
@@ -172,16 +153,13 @@ static void decode_extended(struct rdma_packet *p, u32 flags, const u8 *at)
 		p->imm = be32(((const struct imm_hdr *)at)->value);
 }
 
-int rdma_decode_ipv4(struct rdma_packet *p, const u8 *datagram, size_t len)
+static int decode_ipv4(struct rdma_packet *p, const u8 *frame, size_t len)
 {
-	const u8 *udp_payload = datagram + sizeof(struct ipv4_hdr) + sizeof(struct udp_hdr);
-	const struct bth *bth = (const struct bth *)udp_payload;
+	const u8 *datagram = frame + DATAGRAM;
+	const struct bth *bth = (const struct bth *)(datagram + FIXED_LEN) - 1;
 	u32 flags, header, pad, size;
-	const u8 *end;
-	u32 crc;
 	int n;
 
-	__builtin_memset(p, 0, sizeof(*p));
 	n = decode_udp(p, datagram, len);
 	if (n < 0)
 		return n;
@@ -197,57 +175,69 @@ int rdma_decode_ipv4(struct rdma_packet *p, const u8 *datagram, size_t len)
 	p->payload_len = size - header - pad - ROCE_ICRC_SIZE;
 	if (p->payload_len && !(flags & OPF_PAYLOAD))
 		return ERR_INVAL;
-
-	end = udp_payload + size - ROCE_ICRC_SIZE;
-	crc = icrc(datagram, (const u8 *)(bth + 1), extended_len(flags), udp_payload + header,
-		   p->payload_len + pad);
-	/* The one little-endian field of the packet. */
-	if ((u8)crc != end[0] || (u8)(crc >> 8) != end[1] || (u8)(crc >> 16) != end[2] ||
-	    (u8)(crc >> 24) != end[3])
+	if (!rdma_icrc_right(frame, size + (u32)(FIXED_LEN - sizeof(*bth))))
 		return ERR_IO;
 	decode_bth(p, bth);
 	decode_extended(p, flags, (const u8 *)(bth + 1));
-	p->payload = udp_payload + header;
+	p->payload = (const u8 *)bth + header;
 	return 0;
 }
 
 int rdma_decode(struct rdma_packet *p, const u8 *frame, size_t len)
 {
 	const struct eth_hdr *eth = (const struct eth_hdr *)frame;
-	int ret;
 
-	if (len < sizeof(*eth) || be16(eth->type) != ETHERTYPE_IPV4) {
-		__builtin_memset(p, 0, sizeof(*p));
+	__builtin_memset(p, 0, sizeof(*p));
+	if (len < sizeof(*eth) || be16(eth->type) != ETHERTYPE_IPV4)
 		return ERR_NOENT;
-	}
-	ret = rdma_decode_ipv4(p, frame + sizeof(*eth), len - sizeof(*eth));
 	__builtin_memcpy(p->dst_mac, eth->dst, sizeof(p->dst_mac));
 	__builtin_memcpy(p->src_mac, eth->src, sizeof(p->src_mac));
-	return ret;
+	return decode_ipv4(p, frame, len - sizeof(*eth));
 }
 
-static void encode_ipv4(const struct rdma_packet *p, u8 *at, u32 udp_len)
-{
-	struct ipv4_hdr *ip = (struct ipv4_hdr *)at;
-	struct udp_hdr *udp = (struct udp_hdr *)(ip + 1);
-	u16 sum;
+/* --- encoding ------------------------------------------------------------------------------- */
 
-	__builtin_memset(ip, 0, sizeof(*ip));
+void rdma_template_init(struct rdma_template *t, const struct rdma_packet *p)
+{
+	struct eth_hdr *eth = (struct eth_hdr *)t->head;
+	struct ipv4_hdr *ip = (struct ipv4_hdr *)(eth + 1);
+	struct udp_hdr *udp = (struct udp_hdr *)(ip + 1);
+	struct bth *bth = (struct bth *)(udp + 1);
+	u32 i;
+
+	memset(t, 0, sizeof(*t));
+	memcpy(eth->dst, p->dst_mac, sizeof(eth->dst));
+	memcpy(eth->src, p->src_mac, sizeof(eth->src));
+	put_be16(eth->type, ETHERTYPE_IPV4);
 	ip->version_ihl = 0x45;
 	ip->tos = p->tos;
-	put_be16(ip->length, udp_len + (u32)sizeof(*ip));
-	put_be16(ip->id, p->ip_id);
 	put_be16(ip->fragment, p->dont_fragment ? IPV4_DF : 0);
 	ip->ttl = p->ttl;
 	ip->protocol = IPV4_PROTO_UDP;
 	put_be32(ip->src, p->src_ip);
 	put_be32(ip->dst, p->dst_ip);
-	sum = (u16)~ipv4_sum(ip);
-	__builtin_memcpy(ip->checksum, &sum, sizeof(sum));
+	for (i = 0; i < sizeof(*ip); i += 2)
+		t->ip_sum += be16((const u8 *)ip + i);
 	put_be16(udp->src, p->src_port);
 	put_be16(udp->dst, ROCE_UDP_PORT);
-	put_be16(udp->length, udp_len);
 	put_be16(udp->checksum, p->udp_checksum);
+	put_be16(bth->pkey, p->pkey);
+	put_be24(bth->dest_qp, p->dest_qp);
+}
+
+/* The lengths, the identification, and the checksum of all of the header. */
+static void encode_lengths(const struct rdma_template *t, u16 id, u8 *datagram, u32 len)
+{
+	struct ipv4_hdr *ip = (struct ipv4_hdr *)datagram;
+	struct udp_hdr *udp = (struct udp_hdr *)(ip + 1);
+	u32 sum = t->ip_sum + len + id;
+
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum += sum >> 16;
+	put_be16(ip->length, len);
+	put_be16(ip->id, id);
+	put_be16(ip->checksum, ~sum);
+	put_be16(udp->length, len - (u32)sizeof(*ip));
 }
 
 static void encode_bth(const struct rdma_packet *p, struct bth *bth, u32 pad)
@@ -255,9 +245,7 @@ static void encode_bth(const struct rdma_packet *p, struct bth *bth, u32 pad)
 	bth->opcode = p->opcode;
 	bth->flags = (u8)((p->solicited ? BTH_SOLICITED : 0) | (p->migrated ? BTH_MIGREQ : 0) |
 			  pad << BTH_PAD_SHIFT);
-	put_be16(bth->pkey, p->pkey);
 	bth->congestion = p->congestion;
-	put_be24(bth->dest_qp, p->dest_qp);
 	bth->ack_request = p->ack_request ? BTH_ACK_REQUEST : 0;
 	put_be24(bth->psn, p->psn);
 }
@@ -293,36 +281,61 @@ static void encode_extended(const struct rdma_packet *p, u32 flags, u8 *at)
 		memset(at, 0, CNP_RESERVED_SIZE);
 }
 
-int rdma_encode(const struct rdma_packet *p, struct rdma_frame *f)
+/* Of the frame but its end; head has BEHIND_FIXED bytes of room behind its end. */
+static u32 icrc_of(struct rdma_frame *f)
 {
-	u32 flags = rdma_op_flags(p->opcode);
-	struct eth_hdr *eth = (struct eth_hdr *)f->head;
-	u8 *datagram = f->head + sizeof(*eth);
-	struct bth *bth = (struct bth *)(datagram + MASKED_LEN - sizeof(*bth));
-	u32 pad = -p->payload_len & 3;
-	u32 crc, i;
+	const u8 *head = f->head + ICRC_AT;
+	u32 extended = f->head_len - (u32)(DATAGRAM + FIXED_LEN), n = BEHIND_FIXED - extended;
+	u32 crc;
+
+	if (extended > BEHIND_FIXED) {
+		crc = crc32_masked(icrc_mask, head, ICRC_HEAD, NULL, 0);
+		crc = crc32(crc, head + ICRC_HEAD, extended - BEHIND_FIXED);
+		return crc32(crc, f->payload, f->payload_len);
+	}
+	if (!n)
+		return crc32_masked(icrc_mask, head, ICRC_HEAD, f->payload, f->payload_len);
+	if (f->payload_len < BEHIND_FIXED)
+		return crc32_masked(icrc_mask, head, CRC32_MASK + extended, f->payload,
+				    f->payload_len);
+	/* More than n, as copying a constant size is quicker. */
+	__builtin_memcpy(f->head + f->head_len, f->payload, BEHIND_FIXED);
+	return crc32_masked(icrc_mask, head, ICRC_HEAD, f->payload + n, f->payload_len - n);
+}
+
+int rdma_encode_as(const struct rdma_template *t, const struct rdma_packet *p, struct rdma_frame *f)
+{
+	u32 flags = rdma_op_flags(p->opcode), extended = extended_len(flags);
+	u8 *datagram = f->head + DATAGRAM;
+	struct bth *bth = (struct bth *)(datagram + FIXED_LEN) - 1;
+	u32 pad = -p->payload_len & 3, crc;
 
 	if (!flags || p->payload_len > RDMA_MTU_MAX || (p->payload_len && !(flags & OPF_PAYLOAD)))
 		return ERR_INVAL;
-	f->head_len = (u32)(sizeof(*eth) + MASKED_LEN) + extended_len(flags);
+	f->head_len = (u32)(DATAGRAM + FIXED_LEN) + extended;
 	f->payload = p->payload;
 	f->payload_len = p->payload_len;
 	f->tail_len = pad + ROCE_ICRC_SIZE;
 
-	__builtin_memcpy(eth->dst, p->dst_mac, sizeof(eth->dst));
-	__builtin_memcpy(eth->src, p->src_mac, sizeof(eth->src));
-	put_be16(eth->type, ETHERTYPE_IPV4);
-	encode_ipv4(p, datagram, rdma_frame_len(f) - (u32)(sizeof(*eth) + sizeof(struct ipv4_hdr)));
+	__builtin_memcpy(f->head, t->head, sizeof(t->head));
+	encode_lengths(t, p->ip_id, datagram, rdma_frame_len(f) - (u32)DATAGRAM);
 	encode_bth(p, bth, pad);
 	encode_extended(p, flags, (u8 *)(bth + 1));
-
-	memset(f->tail, 0, pad);
-	crc = icrc(datagram, (const u8 *)(bth + 1), extended_len(flags), f->payload,
-		   f->payload_len);
-	crc = crc32(crc, f->tail, pad);
-	for (i = 0; i < ROCE_ICRC_SIZE; i++)
-		f->tail[pad + i] = (u8)(crc >> 8 * i);
+	crc = icrc_of(f);
+	if (pad) {
+		put_le32(f->tail, 0);
+		crc = crc32(crc, f->tail, pad);
+	}
+	put_le32(f->tail + pad, crc);
 	return 0;
+}
+
+int rdma_encode(const struct rdma_packet *p, struct rdma_frame *f)
+{
+	struct rdma_template t = {.ip_sum = 0};
+
+	rdma_template_init(&t, p);
+	return rdma_encode_as(&t, p, f);
 }
 
 u32 rdma_frame_copy(const struct rdma_frame *f, u8 *to)

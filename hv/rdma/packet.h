@@ -85,13 +85,16 @@ struct rdma_packet {
 #define RDMA_MTU_MAX   4096
 #define RDMA_FRAME_MAX (RDMA_HEAD_MAX + RDMA_MTU_MAX + RDMA_TAIL_MAX)
 
-/* A frame in three pieces, so that a NIC can fetch the payload from where it lies. */
+/*
+ * A frame in three pieces, so that a NIC can fetch the payload from where it lies. What is behind
+ * head_len and tail_len is nothing, but may be read.
+ */
 struct rdma_frame {
-	u8 head[RDMA_HEAD_MAX]; /* from the Ethernet header on */
+	u8 head[RDMA_HEAD_MAX + 16]; /* from the Ethernet header on */
 	u32 head_len;
 	const u8 *payload;
 	u32 payload_len;
-	u8 tail[RDMA_TAIL_MAX];
+	u8 tail[RDMA_TAIL_MAX + 1];
 	u32 tail_len;
 };
 
@@ -102,14 +105,37 @@ struct rdma_frame {
  * not: the ICRC covers what it covers.
  */
 int rdma_decode(struct rdma_packet *p, const u8 *frame, size_t len);
-/* The same from the IPv4 header on; the MAC addresses become zero. */
-int rdma_decode_ipv4(struct rdma_packet *p, const u8 *datagram, size_t len);
+/* Whether the checksum of a header without options is right. */
+static inline bool rdma_ipv4_sum_right(const struct ipv4_hdr *ip)
+{
+	u32 word[sizeof(*ip) / 4];
+
+	/* The one's complement sum is 0xffff; its bytes are in the order of memory (RFC 1071, 2 B),
+	 * and 2^16 is 1 modulo 0xffff. Of all zeroes it is 0, but a version is none. */
+	__builtin_memcpy(word, ip, sizeof(word));
+	return ((u64)word[0] + word[1] + word[2] + word[3] + word[4]) % 0xffff == 0;
+}
+
+/* Whether the ICRC is, with a datagram of at least 44 bytes, as long as its headers say. */
+bool rdma_icrc_right(const u8 *frame, u32 datagram_len);
 
 /*
  * Encodes; the payload must stay as it is until the frame has left. ERR_INVAL: an opcode that is
  * not known, or a payload that it cannot carry or that is longer than RDMA_MTU_MAX.
  */
 int rdma_encode(const struct rdma_packet *p, struct rdma_frame *f);
+
+/* What is the same in all packets of a connection. */
+struct rdma_template {
+	u8 head[14 + 20 + 8 + 12];
+	u32 ip_sum; /* of the IPv4 header's 16-bit words */
+};
+
+/* From the addresses, tos, ttl, dont_fragment, the UDP header, pkey and dest_qp of `p`. */
+void rdma_template_init(struct rdma_template *t, const struct rdma_packet *p);
+/* As rdma_encode(), but does not look at those of `p`. */
+int rdma_encode_as(const struct rdma_template *t, const struct rdma_packet *p,
+		   struct rdma_frame *f);
 
 static inline u32 rdma_frame_len(const struct rdma_frame *f)
 {

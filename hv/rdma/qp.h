@@ -194,6 +194,7 @@ struct rdma_qp {
 	struct rdma_regions regions;
 	struct rdma_requester req;
 	struct rdma_responder resp;
+	struct rdma_template template;
 	u16 ip_id;
 	bool requester_turn;
 	bool cnp_due;  /* the peer has to hear that its packets met congestion */
@@ -222,8 +223,22 @@ bool rdma_poll_receive(struct rdma_qp *qp, struct rdma_completion *c);
 /* A decoded packet whose dest_qp is this QP's. */
 void rdma_qp_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p);
 
+/*
+ * Of a received frame, the short way: if it is the READ response that is expected next, exactly, it
+ * is taken as rdma_decode() and rdma_qp_receive() would. False: it is something else, or not right;
+ * nothing has happened, and it is for those two.
+ */
+bool rdma_qp_take_response(struct rdma_qp *qp, u64 now, const u8 *frame, size_t len);
+
 /* The next frame to transmit, or false. Time-outs are noticed here. */
 bool rdma_qp_transmit(struct rdma_qp *qp, u64 now, struct rdma_frame *f);
+
+/* Asked often, and mostly there is nothing to transmit. */
+static inline bool rdma_qp_quiet(const struct rdma_qp *qp, u64 now)
+{
+	return qp->req.next == qp->req.tail && now < qp->req.deadline &&
+	       qp->resp.queue_head == qp->resp.queue_tail && !qp->req.rnr_until && !qp->cnp_due;
+}
 
 /* When rdma_qp_transmit() has to be called though nothing is posted or received before. */
 u64 rdma_qp_deadline(const struct rdma_qp *qp);

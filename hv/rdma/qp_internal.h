@@ -13,6 +13,9 @@ void requester_init(struct rdma_qp *qp);
 /* Completes the oldest request with `status` and the others as flushed. */
 void requester_fail(struct rdma_qp *qp, enum rdma_status status);
 void requester_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p);
+/* Takes the response `una_psn` of the READ `s`, which is the oldest request. */
+void requester_take(struct rdma_qp *qp, u64 now, struct rdma_send *s, const u8 *payload, u32 len,
+		    bool last);
 void requester_cnp(struct rdma_qp *qp);
 /* Fills opcode, PSN, headers and payload; false: nothing to send now. */
 bool requester_transmit(struct rdma_qp *qp, u64 now, struct rdma_packet *p);

@@ -199,6 +199,20 @@ static void gap(struct rdma_qp *qp, u64 now)
 	arm(qp, now);
 }
 
+void requester_take(struct rdma_qp *qp, u64 now, struct rdma_send *s, const u8 *payload, u32 len,
+		    bool last)
+{
+	struct rdma_requester *req = &qp->req;
+
+	if (len)
+		memcpy((u8 *)s->work.data + s->received * qp->config.mtu, payload, len);
+	s->received++;
+	if (last)
+		req->una++;
+	progress(qp, now, psn_add(req->una_psn, 1));
+	skip_answered(req);
+}
+
 static void read_response(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 {
 	struct rdma_requester *req = &qp->req;
@@ -223,13 +237,7 @@ static void read_response(struct rdma_qp *qp, u64 now, const struct rdma_packet 
 		fatal(qp, RDMA_BAD_RESPONSE);
 		return;
 	}
-	if (want)
-		memcpy((u8 *)s->work.data + offset, p->payload, want);
-	s->received++;
-	if (last)
-		req->una++;
-	progress(qp, now, psn_add(p->psn, 1));
-	skip_answered(req);
+	requester_take(qp, now, s, p->payload, want, last);
 }
 
 static void rnr_nak(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)

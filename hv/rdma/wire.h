@@ -157,3 +157,27 @@ static inline void put_be64(u8 p[8], u64 v)
 	put_be32(p, (u32)(v >> 32));
 	put_be32(p + 4, (u32)v);
 }
+
+static inline u32 le32(const u8 p[4])
+{
+	return (u32)p[3] << 24 | (u32)p[2] << 16 | (u32)p[1] << 8 | p[0];
+}
+
+static inline void put_le32(u8 p[4], u32 v)
+{
+	p[0] = (u8)v;
+	p[1] = (u8)(v >> 8);
+	p[2] = (u8)(v >> 16);
+	p[3] = (u8)(v >> 24);
+}
+
+/* The 24-bit members of a BTH, by a load of the 32 bits that they are part of. */
+static inline u32 bth_dest_qp(const struct bth *bth)
+{
+	return be32((const u8 *)bth + offsetof(struct bth, congestion)) & 0xffffff;
+}
+
+static inline u32 bth_psn(const struct bth *bth)
+{
+	return be32((const u8 *)bth + offsetof(struct bth, ack_request)) & 0xffffff;
+}

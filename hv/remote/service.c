@@ -95,6 +95,11 @@ u64 roce_deadline(void)
 	return MIN(links, vms);
 }
 
+bool roce_pending(void)
+{
+	return memnode_active() || (have_fabric && fabric.pending);
+}
+
 void roce_serviced(u64 now)
 {
 	if (memnode_active()) {

@@ -83,15 +83,36 @@ static void test_lengths(void **state)
 				 by_bits(exact, len));
 		free(exact);
 	}
-	for (len = 0; len < 400; len++) {
-		u8 *exact = random_bytes(len + 64);
-		u8 *rest = malloc(len + 1);
+	free(data);
+}
 
-		memcpy(rest, exact + 64, len);
-		assert_int_equal(crc32_headed(exact, rest, len), by_bits(exact, len + 64));
-		free(rest);
-		free(exact);
+/* A head with bits that count as ones, and what follows it elsewhere, at every alignment. */
+static void test_masked(void **state)
+{
+	_Alignas(16) u8 mask[CRC32_MASK], none[CRC32_MASK] = {0};
+	u8 *data = random_bytes(600), *whole = malloc(600);
+	size_t head, len, i;
+
+	for (i = 0; i < sizeof(mask); i++)
+		mask[i] = (u8)(i * i * 5);
+	for (head = CRC32_MASK; head <= 64; head++) {
+		for (len = 0; len < 400; len += head == 64 ? 1 : 37) {
+			u8 *exact = random_bytes(head), *rest = (u8 *)malloc(len + 17) + len % 17;
+
+			memcpy(rest, data, len);
+			memcpy(whole, exact, head);
+			memcpy(whole + head, rest, len);
+			assert_int_equal(crc32_masked(none, exact, head, rest, len),
+					 by_bits(whole, head + len));
+			for (i = 0; i < sizeof(mask); i++)
+				whole[i] |= mask[i];
+			assert_int_equal(crc32_masked(mask, exact, head, rest, len),
+					 by_bits(whole, head + len));
+			free(rest - len % 17);
+			free(exact);
+		}
 	}
+	free(whole);
 	free(data);
 }
 
@@ -107,33 +128,53 @@ static void test_methods(void **state)
 	method = BY_TABLE;
 	assert_int_equal(crc32(0, data, 4096), expected);
 	assert_int_equal(crc32(0, data + 1, 4090), by_bits(data + 1, 4090));
-	assert_int_equal(crc32_headed(data, data + 64, 4032), expected);
+	test_masked(state);
 	method = BY_FOLDING;
 	assert_int_equal(crc32(0, data, 4096), expected);
 	free(data);
 }
 
+static void long_one(const u8 *data)
+{
+	crc32(0, data, 4096);
+}
+
+static void unaligned_one(const u8 *data)
+{
+	crc32(0, data + 1, 4000);
+}
+
+static void short_one(const u8 *data)
+{
+	static const _Alignas(16) u8 mask[CRC32_MASK];
+
+	crc32_masked(mask, data, CRC32_MASK + 4, NULL, 0);
+}
+
 /* A guest's vector registers are as before. */
 static void test_registers_kept(void **state)
 {
+	static void (*const run[])(const u8 *) = {long_one, unaligned_one, short_one};
 	static u8 before[96], after[96];
 	u8 *data = random_bytes(4096);
 	size_t i;
 
 	for (i = 0; i < sizeof(before); i++)
 		before[i] = (u8)(i * 3 + 1);
-	asm volatile("movups 0(%0), %%xmm0; movups 16(%0), %%xmm1; movups 32(%0), %%xmm2;"
-		     "movups 48(%0), %%xmm3; movups 64(%0), %%xmm4; movups 80(%0), %%xmm5"
-		     :
-		     : "r"(before)
-		     : "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5");
-	crc32(0, data, 4096);
-	asm volatile("movups %%xmm0, 0(%0); movups %%xmm1, 16(%0); movups %%xmm2, 32(%0);"
-		     "movups %%xmm3, 48(%0); movups %%xmm4, 64(%0); movups %%xmm5, 80(%0)"
-		     :
-		     : "r"(after)
-		     : "memory");
-	assert_memory_equal(before, after, sizeof(before));
+	for (i = 0; i < ARRAY_SIZE(run); i++) {
+		asm volatile("movups 0(%0), %%xmm0; movups 16(%0), %%xmm1; movups 32(%0), %%xmm2;"
+			     "movups 48(%0), %%xmm3; movups 64(%0), %%xmm4; movups 80(%0), %%xmm5"
+			     :
+			     : "r"(before)
+			     : "memory", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5");
+		run[i](data);
+		asm volatile("movups %%xmm0, 0(%0); movups %%xmm1, 16(%0); movups %%xmm2, 32(%0);"
+			     "movups %%xmm3, 48(%0); movups %%xmm4, 64(%0); movups %%xmm5, 80(%0)"
+			     :
+			     : "r"(after)
+			     : "memory");
+		assert_memory_equal(before, after, sizeof(before));
+	}
 	free(data);
 }
 
@@ -157,6 +198,7 @@ int main(void)
 		cmocka_unit_test(test_pieces),
 		cmocka_unit_test(test_every_bit_counts),
 		cmocka_unit_test(test_lengths),
+		cmocka_unit_test(test_masked),
 		cmocka_unit_test(test_methods),
 		cmocka_unit_test(test_registers_kept),
 	};
