@@ -17,7 +17,7 @@ def test_fuzz(target, long, tmp_path):
     corpus.mkdir(parents=True, exist_ok=True)
     seeds = [folder for folder in [ROOT / "tests/fuzz" / target] if folder.is_dir()]
     done = subprocess.run(
-        [BUILD / "fuzz" / target, f"-max_total_time={60 if long else 3}", "-timeout=10",
+        [BUILD / "fuzz" / target, f"-max_total_time={60 if long else 2}", "-timeout=10",
          "-rss_limit_mb=2048", "-print_final_stats=1", f"-artifact_prefix={tmp_path}/",
          corpus, *seeds],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -27,4 +27,4 @@ def test_fuzz(target, long, tmp_path):
     assert done.returncode == 0, f"input saved in {BUILD}/fuzz\n{done.stdout[-6000:]}"
     runs = [int(line.split()[-1]) for line in done.stdout.splitlines()
             if line.startswith("stat::number_of_executed_units")]
-    assert runs and runs[0] > 100, f"the fuzzer hardly ran\n{done.stdout[-3000:]}"
+    assert runs and runs[0] > 50, f"the fuzzer hardly ran\n{done.stdout[-3000:]}"

@@ -1,10 +1,11 @@
 """The guest kernels on Umbra: every guest in every cell of a matrix of emulated machines.
 
 One boot per cell runs its guests, one after the other; each guest is one test item. The cells cover
-all pairs of (Bochs version, CPU model), and every optional feature is hidden in some cell. With 4
-CPUs only the guests run that have more than one vCPU: the others would leave three CPUs idle, which
-costs the emulator as much as if they worked. --long has every guest everywhere, the full product,
-and each feature hidden alone.
+all pairs of (Bochs version, CPU model), and every optional feature is hidden in some cell. With
+several CPUs only the guests run that have more than one vCPU, and on the model that no other cell
+has, those that depend on the model: the others would leave CPUs idle, which costs the emulator as
+much as if they worked. --long has every guest everywhere, the full product, and each feature hidden
+alone.
 """
 
 import functools
@@ -20,6 +21,8 @@ from umbra_tools.run import DEFAULT_CONFIG
 GUESTS = Config.load(DEFAULT_CONFIG).vms()
 SMP_GUESTS = [guest for guest in GUESTS
               if int(Config.load(DEFAULT_CONFIG).get(f"vm {guest}", "vcpus", "1")) > 1]
+# What they find depends on the processor: XSAVE states, CPUID and MSRs, A/D bits and PML.
+MODEL_GUESTS = ["policies", "memory", "isolation"]
 # scripts/bench; test_vms.py; test_monitor.py; test_remote.py; test_pmem_stores.py
 NOT_TESTS = {"bench", "sharing", "monitored", "remote", "pmem_stores"}
 
@@ -27,15 +30,21 @@ MODELS = ("corei7_haswell_4770", "corei7_skylake_x", "tigerlake")
 CPU_COUNTS = (1, 2, 4)
 
 # (emulator, model, CPUs). Several CPUs slow Bochs 3.0 down to a third: it then needs its debugger's
-# loop (scripts/umbra_tools/emulator.py).
+# loop (scripts/umbra_tools/emulator.py). So it has two of them here, for what 2.7 has not (posted
+# interrupts), and 2.7 has the four.
 CELLS = [
     ("bochs", "corei7_haswell_4770", 1),
     ("bochs", "tigerlake", 2),
     ("bochs", "corei7_skylake_x", 4),
     ("bochs3", "corei7_haswell_4770", 1),
     ("bochs3", "tigerlake", 1),
-    ("bochs3", "corei7_skylake_x", 4),
+    ("bochs3", "corei7_skylake_x", 2),
 ]
+FEWER = {
+    ("bochs", "tigerlake", 2, ""): SMP_GUESTS + MODEL_GUESTS,
+    ("bochs", "corei7_skylake_x", 4, ""): SMP_GUESTS,
+    ("bochs3", "corei7_skylake_x", 2, ""): SMP_GUESTS,
+}
 
 
 def features():
@@ -52,13 +61,16 @@ HIDDEN = {
     "needed": list(NEEDED_BY_OTHERS),
     "all": features(),
 }
+# "all" is on 3.0, which is twice as fast: without features the versions differ little. "needed" is
+# in --long, as tests/unit/caps.c (test_hide) follows these chains, and "all" hides the three as well.
 HIDE_CELLS = [
     ("bochs3", "corei7_skylake_x", 1, "even"),
     ("bochs3", "tigerlake", 1, "odd"),
-    ("bochs3", "corei7_skylake_x", 1, "needed"),
-    ("bochs", "tigerlake", 1, "all"),
+    ("bochs3", "tigerlake", 1, "all"),
 ]
 LONG_HIDE_CELLS = [
+    ("bochs3", "corei7_skylake_x", 1, "needed"),
+    ("bochs", "tigerlake", 1, "all"),
     ("bochs3", "corei7_skylake_x", 2, "even"),
     ("bochs3", "tigerlake", 2, "odd"),
     ("bochs", "tigerlake", 2, "all"),
@@ -78,7 +90,8 @@ def booted(guests, emulator, model, cpus, hidden=""):
 
 
 def cell_guests(cell, long):
-    return tuple(SMP_GUESTS if cell[2] == 4 and not long else GUESTS)
+    chosen = GUESTS if long else FEWER.get(cell, GUESTS)
+    return tuple(guest for guest in GUESTS if guest in chosen)
 
 
 def cases():

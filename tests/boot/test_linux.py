@@ -131,13 +131,14 @@ def check(parts_, result, flavour, vcpus, nap):
 
 
 # (flavour, vCPUs, CPUs, bed, milliseconds of sleep). Each flavour and number of vCPUs is met on one
-# of the beds; --long has the other half. More vCPUs than CPUs: they take turns.
+# of the beds; --long has the other half. More vCPUs than CPUs: they take turns. 2.7 has the boot with
+# the most of everything, which costs it a minute; 3.0, where the same kernel needs half the time, the
+# rest. The cloud kernel with 2 vCPUs is in test_plain_command_line and test_bzimage, with these checks.
 BEDS = {"2.7": ("bochs", "corei7_haswell_4770"), "3.0": ("bochs3", "corei7_skylake_x")}
-MATRIX = [("cloud", 1, 1, "3.0", 60000), ("amd64", 1, 1, "2.7", 2000),
-          ("cloud", 2, 2, "2.7", 2000), ("amd64", 2, 1, "3.0", 2000),
-          ("cloud", 4, 1, "3.0", 2000), ("amd64", 4, 4, "2.7", 2000)]
-LONG = [("cloud", 1, 1, "2.7", 60000), ("amd64", 1, 1, "3.0", 2000),
-        ("cloud", 2, 2, "3.0", 60000), ("amd64", 2, 2, "2.7", 2000),
+MATRIX = [("cloud", 1, 1, "3.0", 60000), ("amd64", 1, 1, "3.0", 2000),
+          ("amd64", 2, 1, "3.0", 2000), ("cloud", 4, 1, "3.0", 2000), ("amd64", 4, 4, "2.7", 2000)]
+LONG = [("cloud", 1, 1, "2.7", 60000), ("amd64", 1, 1, "2.7", 2000),
+        ("cloud", 2, 2, "2.7", 2000), ("cloud", 2, 2, "3.0", 60000), ("amd64", 2, 2, "2.7", 2000),
         ("amd64", 2, 2, "3.0", 2000), ("cloud", 4, 2, "3.0", 2000),
         ("cloud", 4, 4, "2.7", 2000), ("amd64", 4, 2, "2.7", 2000), ("amd64", 4, 4, "3.0", 2000)]
 
