@@ -14,6 +14,7 @@ sys.path.insert(0, __file__.rsplit("/boot/", 1)[0])
 
 from harness import Background, boot, have_emulator
 from net_peer import ARP, IPV4, UDP, Peer, ethernet, ip_bytes, ipv4, udp
+from tiny import halted_kernel
 from umbra_tools.base import BUILD, ROOT
 from umbra_tools.emulator import Nic
 
@@ -170,38 +171,16 @@ def test_dhcp():
         assert status == 0, last
 
 
-# Multiboot by address header, 32-bit: says so, and waits for what never comes.
-HALTED = """
-	.code32
-	.globl _start
-_start:
-	.balign 4
-header:	.long 0x1badb002, 0x10000, -(0x1badb002 + 0x10000)
-	.long header, _start, end, end, entry
-entry:	mov $0x3f8, %edx
-	mov $'r', %al
-	out %al, (%dx)
-	sti
-1:	hlt
-	jmp 1b
-end:
-"""
-
-
 @pytest.mark.parametrize("emulator", ["bochs3"])
-def test_hypervisor_answers(emulator, tmp_path):
+def test_hypervisor_answers(emulator):
     """While all guests are halted and nobody waits for the network, the machine answers all the same:
     peers that ask whether it lives (ARP, the probes of a memory node) take it for dead otherwise."""
     if not have_emulator(emulator):
         pytest.skip("no such Bochs here")
-    obj, elf, kernel = (tmp_path / f"halted.{ext}" for ext in ("o", "elf", "bin"))
-    subprocess.run(["as", "--32", "-o", obj], input=HALTED, text=True, check=True)
-    subprocess.run(["ld", "-m", "elf_i386", "-Ttext", "0x100000", "-o", elf, obj], check=True)
-    subprocess.run(["objcopy", "-O", "binary", elf, kernel], check=True)
     nic = Nic()
     config = f"[umbra]\nnetwork = {IP}/24\nlog = com2\n[vm halted]\nkernel = halted.bin\n"
     with start("halted", nic, emulator, config, ips=5000000,
-               files={"umbra/halted.bin": kernel}) as machine:
+               files={"umbra/halted.bin": halted_kernel()}) as machine:
         machine.wait_log("vm halted: 1 vCPU")
         with Peer(nic.peer, PEER_IP) as peer:
             assert peer.ping(IP, count=5) == 5

@@ -1,18 +1,19 @@
-"""A kernel of a few instructions, made at test time: Multiboot by address header, 32-bit, echoes its
-serial port, and at `q` writes a value to isa-debug-exit."""
+"""Kernels of a few instructions, made at test time: Multiboot by address header, 32-bit."""
 
 import functools
 import subprocess
 
 from umbra_tools.base import BUILD
 
-SOURCE = """
+HEADER = """
 	.code32
 	.globl _start
 _start:
 	.balign 4
 header:	.long 0x1badb002, 0x10000, -(0x1badb002 + 0x10000)
 	.long header, _start, end, end, entry
+"""
+ECHO = """
 entry:	mov $0x90000, %esp
 	mov $text, %esi
 1:	lodsb
@@ -49,15 +50,35 @@ end:
 """
 
 
+HALTED = """
+entry:	mov $0x3f8, %edx
+	mov $'r', %al
+	out %al, (%dx)
+	sti
+1:	hlt
+	jmp 1b
+end:
+"""
+
+
 @functools.lru_cache(None)
 def echo_kernel(value):
-    """Path of the kernel that ends with `value`."""
+    """Path of a kernel that echoes its serial port, and at `q` writes `value` to isa-debug-exit."""
+    return assembled(f"echo-{value}", ECHO, f"--defsym=VALUE={value}")
+
+
+@functools.lru_cache(None)
+def halted_kernel():
+    """Path of a kernel that writes `r` to its serial port and waits for what never comes."""
+    return assembled("halted", HALTED)
+
+
+def assembled(name, source, *options):
     folder = BUILD / "boot-tests"
     folder.mkdir(parents=True, exist_ok=True)
-    base = folder / f"echo-{value}"
+    base = folder / name
     obj, elf, out = (base.with_suffix(s) for s in (".o", ".elf", ".bin"))
-    subprocess.run(["as", "--32", f"--defsym=VALUE={value}", "-o", obj], input=SOURCE, text=True,
-                   check=True)
+    subprocess.run(["as", "--32", *options, "-o", obj], input=HEADER + source, text=True, check=True)
     subprocess.run(["ld", "-m", "elf_i386", "-Ttext", "0x100000", "-o", elf, obj], check=True)
     subprocess.run(["objcopy", "-O", "binary", elf, out], check=True)
     return out
