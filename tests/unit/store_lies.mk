@@ -1,0 +1,1 @@
+UNIT_store_lies = $(UNIT_store)

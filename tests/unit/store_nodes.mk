@@ -1,0 +1,1 @@
+UNIT_store_nodes = $(UNIT_store)
