@@ -1,6 +1,6 @@
 /*
- * Sealing of pages that leave the machine: AES-256-GCM (NIST SP 800-38D) of BearSSL. With AES-NI
- * and PCLMULQDQ where the CPU has them, otherwise in constant time without tables.
+ * Sealing of pages that leave the machine: AES-256-OCB (RFC 7253, remote/ocb.h), with AES-NI where
+ * the CPU has it, otherwise in constant time without tables.
  *
  * The nonce is the VM's number and the version: no version may be used twice with a key and VM. The
  * page's number is authenticated with the data. Tags and versions stay with whoever seals, so that
@@ -10,14 +10,13 @@
 #pragma once
 
 #include "lib/types.h"
+#include "remote/ocb.h"
 
-#define SEAL_KEY 32u
-#define SEAL_TAG 16u
+#define SEAL_KEY OCB_KEY
+#define SEAL_TAG OCB_TAG
 
 struct seal {
-	u64 schedule[36]; /* of BearSSL */
-	u8 h[16];	  /* GHASH's key */
-	bool hardware;
+	struct ocb ocb;
 };
 
 /* What is sealed. */
@@ -33,16 +32,12 @@ bool seal_hardware(void);
 
 /* Encrypts the PAGE_SIZE bytes at `data` in place. */
 void seal_page(const struct seal *s, const struct seal_name *name, u8 *data, u8 tag[SEAL_TAG]);
-/* True: `data` was what `tag` was made of. It is decrypted by seal_open() only, and only then. */
+/* True: `data` is what `tag` was made of. It is not changed. */
 bool seal_check(const struct seal *s, const struct seal_name *name, const u8 *data,
 		const u8 tag[SEAL_TAG]);
+/* The same, and `data` is decrypted in place; what is refused is wiped. */
 bool seal_open(const struct seal *s, const struct seal_name *name, u8 *data,
 	       const u8 tag[SEAL_TAG]);
-
-/* GCM itself with a nonce of 12 bytes: the tag of what is encrypted, and encryption in place. */
-void seal_gcm_tag(const struct seal *s, const u8 nonce[12], const void *extra, size_t extra_len,
-		  const void *data, size_t len, u8 tag[SEAL_TAG]);
-void seal_gcm_crypt(const struct seal *s, const u8 nonce[12], void *data, size_t len);
 
 /*
  * A new key, another one at each call: SHA-256 of what the CPU's generator (x86/entropy.h) and the

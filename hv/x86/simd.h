@@ -2,7 +2,7 @@
  * XMM registers for the hypervisor's own use.
  *
  * The hypervisor is built for general registers only, and the vector registers hold a guest's state
- * while it runs. Code that uses them (BearSSL's AES and GHASH) is called between these two. Only
+ * while it runs. Code that uses them (sealing of pages) is called between these two. Only
  * legacy SSE instructions may be used: they leave the upper parts of YMM and ZMM registers alone,
  * which VEX-coded ones clear (SDM 1 14.8); and no floating-point, so that MXCSR does not matter.
  * Exception and interrupt handlers of the hypervisor use general registers only, so nothing is

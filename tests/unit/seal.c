@@ -7,6 +7,8 @@
 #include <string.h>
 #include <cmocka.h>
 
+#include <bearssl_hash.h>
+
 #include "remote/seal.h"
 #include "x86/simd.h"
 
@@ -19,64 +21,128 @@ static u32 from_hex(const char *hex, u8 *to)
 	return n;
 }
 
-struct vector {
-	const char *key, *nonce, *extra, *plain, *cipher, *tag;
-};
-
-#define KEY_15 "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308"
-#define KEY_0  "0000000000000000000000000000000000000000000000000000000000000000"
-
-/* McGrew and Viega, "The Galois/Counter Mode of Operation", test cases 13 to 16. */
-static const struct vector vectors[] = {
-	{KEY_0, "000000000000000000000000", "", "", "", "530f8afbc74536b9a963b4f1c4cb738b"},
-	{KEY_0, "000000000000000000000000", "", "00000000000000000000000000000000",
-	 "cea7403d4d606b6e074ec5d3baf39d18", "d0d1c8a799996bf0265b98b5d48ab919"},
-	{KEY_15, "cafebabefacedbaddecaf888", "",
-	 "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
-	 "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b391aafd255",
-	 "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
-	 "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662898015ad",
-	 "b094dac5d93471bdec1a502270e3cc6c"},
-	{KEY_15, "cafebabefacedbaddecaf888", "feedfacedeadbeeffeedfacedeadbeefabaddad2",
-	 "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72"
-	 "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
-	 "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa"
-	 "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
-	 "76fc6ece0f4e1768cddf8853bb2d551b"},
-};
-
-static void known(bool hardware)
+/* Encrypts, and decrypts back; the tags must be the same. */
+static void ocb(const struct ocb *o, const u8 *nonce, const u8 *extra, size_t extra_len, u8 *data,
+		size_t len, u8 *tag)
 {
-	u8 key[32], nonce[12], extra[64], plain[64], cipher[64], tag[16], found[16];
-	struct seal s;
-	size_t i;
+	static u8 copy[PAGE_SIZE];
+	u8 again[OCB_TAG];
+	struct simd_save save;
 
-	for (i = 0; i < ARRAY_SIZE(vectors); i++) {
-		const struct vector *v = &vectors[i];
-		u32 extra_len = from_hex(v->extra, extra), len = from_hex(v->plain, plain);
+	simd_begin(&save);
+	memcpy(copy, data, len);
+	ocb_encrypt(o, nonce, extra, extra_len, data, len, tag);
+	if (len % 16 == 0) {
+		ocb_tag(o, nonce, extra, extra_len, data, len, again);
+		assert_memory_equal(again, tag, OCB_TAG);
+	}
+	ocb_decrypt(o, nonce, extra, extra_len, data, len, again);
+	assert_memory_equal(again, tag, OCB_TAG);
+	assert_memory_equal(data, copy, len);
+	ocb_encrypt(o, nonce, extra, extra_len, data, len, tag);
+	simd_end(&save);
+}
 
-		from_hex(v->key, key);
-		from_hex(v->nonce, nonce);
-		from_hex(v->cipher, cipher);
-		from_hex(v->tag, tag);
-		seal_init_as(&s, key, hardware);
-		seal_gcm_crypt(&s, nonce, plain, len);
-		assert_memory_equal(plain, cipher, len);
-		seal_gcm_tag(&s, nonce, extra, extra_len, cipher, len, found);
-		assert_memory_equal(found, tag, 16);
+static void count_up(u8 nonce[OCB_NONCE], u32 n)
+{
+	memset(nonce, 0, OCB_NONCE);
+	nonce[10] = (u8)(n >> 8);
+	nonce[11] = (u8)n;
+}
+
+/*
+ * RFC 7253, appendix A: messages of 0 to 127 bytes, whose ciphertexts and tags (S with itself, with
+ * nothing, and nothing with S) are authenticated with an empty message; the tag is published.
+ */
+static void iterated(bool hardware)
+{
+	/* AEAD_AES_256_OCB_TAGLEN128 */
+	static const char published[] = "d90eb8e9c977c88b79dd793d7ffa161c";
+	static u8 all[128 * 3 * OCB_TAG + 128 * 127];
+	static const u8 zeros[128];
+	u8 key[OCB_KEY] = {[31] = 128}, nonce[OCB_NONCE], tag[OCB_TAG], expected[OCB_TAG],
+	   *at = all;
+	struct ocb o;
+	u32 i, j;
+
+	ocb_init(&o, key, hardware);
+	for (i = 0; i < 128; i++) {
+		for (j = 0; j < 3; j++) {
+			u32 extra = j == 1 ? 0 : i, len = j == 2 ? 0 : i;
+
+			count_up(nonce, 3 * i + 1 + j);
+			memset(at, 0, len);
+			ocb(&o, nonce, zeros, extra, at, len, tag);
+			memcpy(at + len, tag, OCB_TAG);
+			at += len + OCB_TAG;
+		}
+	}
+	assert_int_equal(at - all, sizeof(all));
+	count_up(nonce, 385);
+	ocb(&o, nonce, all, sizeof(all), all, 0, tag);
+	from_hex(published, expected);
+	assert_memory_equal(tag, expected, OCB_TAG);
+}
+
+/* What OpenSSL 3.0's EVP_aes_256_ocb() makes of messages that are longer: eight blocks and more. */
+static const struct {
+	u32 len;
+	const char *tag, *sha256;
+} long_ones[] = {
+	{128, "2f320e265b9781852783d248616edd9b",
+	 "9ae0ac96055e3937b660be9b7d69fdfc1ddb5e466b10f06089e07d8432c04b9b"},
+	{129, "c6bda304c2b9022770195d91cfbf9baa",
+	 "70295f75c152ad3f92d7ae2f09fa0cec9cb81290e2fb5e08e8e06a7a8e9a5d08"},
+	{256, "f75c55d6f65157c4290ad971ae076238",
+	 "c274ee8f1eb8ab2c31abdd77fd405032508745c79dc388b307e048680563228d"},
+	{1000, "213923482b749c150674689e7198f7a2",
+	 "52ec003b66eeb530da4b0478ef36627110990100768b69dcc0afbb59fe2f748b"},
+	{4095, "416789edc55992c08b57a36c30f518f5",
+	 "58475d864a0620d50005d191bbd078adc37d9db0771f9a269a9bfb01ad50edd1"},
+	{4096, "3e5cb946962d90bee231859ee3f0f725",
+	 "07968928cbb943755e57a0d244850fc0347a7339e013ee47aa306862553f4294"},
+};
+
+static void longer(bool hardware)
+{
+	static const u8 extra[] = {0, 0, 16, 1};
+	static u8 data[PAGE_SIZE];
+	u8 key[OCB_KEY], nonce[OCB_NONCE], tag[OCB_TAG], expected[32], found[32];
+	br_sha256_context hash;
+	struct ocb o;
+	u32 i, j;
+
+	for (i = 0; i < sizeof(key); i++)
+		key[i] = (u8)i;
+	for (i = 0; i < sizeof(nonce); i++)
+		nonce[i] = (u8)(100 + i);
+	ocb_init(&o, key, hardware);
+	for (i = 0; i < ARRAY_SIZE(long_ones); i++) {
+		for (j = 0; j < long_ones[i].len; j++)
+			data[j] = (u8)(7 * j + (j >> 8));
+		ocb(&o, nonce, extra, sizeof(extra), data, long_ones[i].len, tag);
+		from_hex(long_ones[i].tag, expected);
+		assert_memory_equal(tag, expected, OCB_TAG);
+		br_sha256_init(&hash);
+		br_sha256_update(&hash, data, long_ones[i].len);
+		br_sha256_out(&hash, found);
+		from_hex(long_ones[i].sha256, expected);
+		assert_memory_equal(found, expected, sizeof(found));
 	}
 }
 
 static void test_known_software(void **state)
 {
-	known(false);
+	iterated(false);
+	longer(false);
 }
 
 static void test_known_hardware(void **state)
 {
 	if (!seal_hardware())
 		skip();
-	known(true);
+	iterated(true);
+	longer(true);
 }
 
 static void random_bytes(u8 *at, size_t len)
@@ -116,10 +182,11 @@ static void test_both_alike(void **state)
 	}
 }
 
-/* Any bit of data, tag, version, page or VM; what is refused is left as it came. */
+/* Any bit of data, tag, version, page or VM; what is refused is wiped, or left by seal_check(). */
 static void every_bit(bool hardware)
 {
 	static u8 page[PAGE_SIZE], sealed[PAGE_SIZE], copy[PAGE_SIZE];
+	static const u8 zeros[PAGE_SIZE];
 	struct seal_name name = {3, 1000, 77}, other;
 	u8 key[SEAL_KEY], tag[SEAL_TAG];
 	struct seal s;
@@ -132,17 +199,18 @@ static void every_bit(bool hardware)
 	seal_page(&s, &name, sealed, tag);
 	for (bit = 0; bit < PAGE_SIZE * 8; bit += hardware ? 1 : 31) {
 		sealed[bit / 8] ^= (u8)(1u << bit % 8);
-		if (bit % 64 == 0)
-			memcpy(copy, sealed, sizeof(copy));
-		assert_false(seal_check(&s, &name, sealed, tag));
-		assert_false(seal_open(&s, &name, sealed, tag));
-		if (bit % 64 == 0)
-			assert_memory_equal(copy, sealed, sizeof(copy));
+		memcpy(copy, sealed, sizeof(copy));
+		assert_false(seal_check(&s, &name, copy, tag));
+		assert_memory_equal(copy, sealed, sizeof(copy));
+		assert_false(seal_open(&s, &name, copy, tag));
+		assert_memory_equal(copy, zeros, sizeof(copy));
 		sealed[bit / 8] ^= (u8)(1u << bit % 8);
 	}
 	for (bit = 0; bit < SEAL_TAG * 8; bit++) {
 		tag[bit / 8] ^= (u8)(1u << bit % 8);
-		assert_false(seal_open(&s, &name, sealed, tag));
+		assert_false(seal_check(&s, &name, sealed, tag));
+		memcpy(copy, sealed, sizeof(copy));
+		assert_false(seal_open(&s, &name, copy, tag));
 		tag[bit / 8] ^= (u8)(1u << bit % 8);
 	}
 	for (bit = 0; bit < 128; bit++) {
@@ -153,12 +221,16 @@ static void every_bit(bool hardware)
 			other.page ^= BIT(bit - 32);
 		else
 			other.version ^= BIT64(bit - 64);
-		assert_false(seal_open(&s, &other, sealed, tag));
+		assert_false(seal_check(&s, &other, sealed, tag));
+		memcpy(copy, sealed, sizeof(copy));
+		assert_false(seal_open(&s, &other, copy, tag));
 	}
 	for (bit = 0; bit < SEAL_KEY * 8; bit += 17) {
 		key[bit / 8] ^= (u8)(1u << bit % 8);
 		seal_init_as(&s, key, hardware);
-		assert_false(seal_open(&s, &name, sealed, tag));
+		assert_false(seal_check(&s, &name, sealed, tag));
+		memcpy(copy, sealed, sizeof(copy));
+		assert_false(seal_open(&s, &name, copy, tag));
 		key[bit / 8] ^= (u8)(1u << bit % 8);
 	}
 	seal_init_as(&s, key, hardware);
