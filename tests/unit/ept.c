@@ -17,7 +17,7 @@
 
 #include "ept/ept.h"
 #include "ept_hw.h"
-#include "mem/frame.h"
+#include "frames.h"
 
 #define F_1G   BIT64(FEAT_EPT_1G)
 #define F_XO   BIT64(FEAT_EPT_XO)
@@ -43,24 +43,9 @@ void ept_kick_cpu(u32 cpu)
 	__atomic_fetch_add(&kicks, 1, __ATOMIC_RELAXED);
 }
 
-static u64 free_frames(void)
-{
-	struct frame_stats stats;
-
-	frame_stats(&stats);
-	return stats.free;
-}
-
 static void start(u64 features, u32 reserve)
 {
-	static struct boot_info boot;
-
-	host_memory_release();
-	host_memory_init(64 * MIB);
-	memset(&boot, 0, sizeof(boot));
-	boot.memory_count = 1;
-	boot.memory[0] = (struct boot_range){1 * MIB, 63 * MIB, BOOT_MEM_USABLE, 0};
-	frame_init(&boot);
+	frames_start(64 * MIB);
 	frames_free = free_frames();
 	assert_int_equal(ept_view_init(&view, features, VM_ID), 0);
 	assert_int_equal(ept_reserve(&view, reserve), 0);

@@ -9,11 +9,10 @@
 
 #include "ept/ept.h"
 #include "ept_hw.h"
-#include "mem/frame.h"
+#include "frames.h"
 
 #define AT gpa(5 * GIB + 7 * PAGE_SIZE)
 
-static struct boot_info boot;
 static struct ept_view view;
 
 static bool armed, hit;
@@ -42,11 +41,7 @@ void ept_kick_cpu(u32 cpu)
 
 static void start(void)
 {
-	host_memory_init(64 * MIB);
-	memset(&boot, 0, sizeof(boot));
-	boot.memory_count = 1;
-	boot.memory[0] = (struct boot_range){1 * MIB, 63 * MIB, BOOT_MEM_USABLE, 0};
-	frame_init(&boot);
+	frames_start(64 * MIB);
 	assert_int_equal(ept_view_init(&view, BIT64(FEAT_EPT_AD), 3), 0);
 	assert_int_equal(ept_reserve(&view, 16), 0);
 }

@@ -16,7 +16,7 @@
 
 #include "ept/ept.h"
 #include "ept_hw.h"
-#include "mem/frame.h"
+#include "frames.h"
 
 #define F_1G   BIT64(FEAT_EPT_1G)
 #define F_XO   BIT64(FEAT_EPT_XO)
@@ -64,24 +64,9 @@ static u64 below(u64 n)
 	return next_random() % n;
 }
 
-static u64 free_frames(void)
-{
-	struct frame_stats stats;
-
-	frame_stats(&stats);
-	return stats.free;
-}
-
 static void start(u64 features, u64 seed)
 {
-	static struct boot_info boot;
-
-	host_memory_release();
-	host_memory_init(128 * MIB);
-	memset(&boot, 0, sizeof(boot));
-	boot.memory_count = 1;
-	boot.memory[0] = (struct boot_range){1 * MIB, 127 * MIB, BOOT_MEM_USABLE, 0};
-	frame_init(&boot);
+	frames_start(128 * MIB);
 	frames_free = free_frames();
 	memset(model, 0, sizeof(model));
 	memset(written, 0, sizeof(written));
