@@ -82,7 +82,8 @@ class Tree:
     def make(self, *targets):
         done = subprocess.run(["make", "-C", self.root, "-s", "--no-print-directory", "-j2",
                                "BUILD=build", *targets], stdin=subprocess.DEVNULL,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              start_new_session=True)
         if done.returncode:
             raise Failure(f"does not build:\n{done.stdout[-2000:]}")
 
@@ -101,7 +102,8 @@ class Tree:
         try:
             done = subprocess.run(command, cwd=self.root, stdin=subprocess.DEVNULL, timeout=limit,
                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                  errors="replace", env=self.environment())
+                                  errors="replace", env=self.environment(),
+                                  start_new_session=True)
         except subprocess.TimeoutExpired:
             return f"no end within {limit} s"
         if done.returncode == 0:
@@ -203,7 +205,7 @@ def mutate(arguments):
             try:
                 list(pool.map(work, grouped(m for m in mutations if m.name not in results)))
             finally:
-                stop.set()  # Ctrl-C: what is under way ends, and no more
+                stop.set()  # after Ctrl-C what is under way goes on to its end, and that is all
     failed = sorted(name for name, result in results.items() if not result["found"])
     earlier = f" ({before} of them earlier)" if before else ""
     print(f"{len(mutations)} mutations: {len(mutations) - len(failed)} found{earlier}, "
