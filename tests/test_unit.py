@@ -22,10 +22,12 @@ def functions(unit):
 
 
 @functools.lru_cache(None)
-def run(unit):
+def run(unit, long):
     """({test: passed}, exit status, output)"""
-    env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="tap", UBSAN_OPTIONS="print_stacktrace=1")
-    done = subprocess.run([BUILD / "unit" / unit], env=env, stdin=subprocess.DEVNULL, timeout=300,
+    env = dict(os.environ, CMOCKA_MESSAGE_OUTPUT="tap", UBSAN_OPTIONS="print_stacktrace=1",
+               **({"UMBRA_TEST_LONG": "1"} if long else {}))
+    done = subprocess.run([BUILD / "unit" / unit], env=env, stdin=subprocess.DEVNULL,
+                          timeout=3000 if long else 300,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           errors="replace")
     found = re.findall(r"^(not )?ok \d+ - (\w+)", done.stdout, re.M)
@@ -37,15 +39,15 @@ CASES = [pytest.param(unit, name, marks=pytest.mark.xdist_group(f"unit-{unit}"))
 
 
 @pytest.mark.parametrize("unit,name", CASES)
-def test_unit(unit, name):
-    results, _, output = run(unit)
+def test_unit(unit, name, long):
+    results, _, output = run(unit, long)
     assert results.get(name), f"{unit}: {name}\n{output[-6000:]}"
 
 
 @pytest.mark.parametrize("unit", [pytest.param(unit, marks=pytest.mark.xdist_group(f"unit-{unit}"))
                                   for unit in UNITS])
-def test_unit_program(unit):
+def test_unit_program(unit, long):
     """The program as a whole: ends well, and ran every test that its source lists."""
-    results, status, output = run(unit)
+    results, status, output = run(unit, long)
     assert status == 0, output[-6000:]
     assert set(functions(unit)) <= set(results) and results, output[-6000:]

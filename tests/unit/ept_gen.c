@@ -4,10 +4,10 @@
  * that each atomic operation is one step (ept_gen_hook.h).
  *
  * The machine of the model:
- * - Memory is x86-TSO: each CPU has a store buffer; stores other than sequentially consistent ones
- *   (XCHG) wait there until a step of their own writes them; a CPU reads its own buffer first;
- * XCHG, locked operations and taking a lock need the buffer empty. VM entry, VM exit, INVEPT and
- * sending an IPI are not taken to drain it, although some do.
+ * - Memory is x86-TSO: each CPU has a store buffer; stores other than sequentially consistent
+ *   ones (XCHG) wait there until a step of their own writes them; a CPU reads its own buffer
+ *   first; XCHG, locked operations and taking a lock need the buffer empty. VM entry, VM exit,
+ *   INVEPT and sending an IPI are not taken to drain it, although some do.
  * - In guest mode a CPU may at any time cache whatever the EPT entries in memory say, translations
  *   and pointers to tables alike, and keep it until INVEPT. Caching more never hides an error, and
  *   what is cached changes no decision, so it is enough to let each CPU cache everything always.
@@ -33,6 +33,7 @@
 
 #include "ept/ept_entry.h"
 #include "lib/panic.h"
+#include "seen.h"
 
 #define MODEL_CPUS 3
 #define HISTORY	   64
@@ -476,20 +477,10 @@ static bool step_buffer(struct state *s, u32 cpu)
 /* --- search ----------------------------------------------------------------------------------- */
 
 static struct {
-	u64 (*seen)[2]; /* hashes of 128 bits stand for states */
-	u64 size, count;
+	struct seen seen;
 	struct state *stack;
 	u64 depth, room;
 } search;
-
-static u64 hash(const u8 *p, size_t n, u64 h)
-{
-	for (size_t i = 0; i < n; i++) {
-		h = (h ^ p[i]) * 0x9e3779b97f4a7c15;
-		h ^= h >> 29;
-	}
-	return h ^ h >> 32;
-}
 
 /* Only what a state consists of: histories and buffers as far as they are filled. */
 static size_t serialise(const struct state *s, u8 *out_bytes)
@@ -515,44 +506,13 @@ static size_t serialise(const struct state *s, u8 *out_bytes)
 	return p - out_bytes;
 }
 
-static bool insert(const u64 key[2])
-{
-	u64 i = key[0] & (search.size - 1);
-
-	while (search.seen[i][0] || search.seen[i][1]) {
-		if (search.seen[i][0] == key[0] && search.seen[i][1] == key[1])
-			return false;
-		i = (i + 1) & (search.size - 1);
-	}
-	search.seen[i][0] = key[0];
-	search.seen[i][1] = key[1];
-	return true;
-}
-
-static void grow(void)
-{
-	u64(*old)[2] = search.seen, n = search.size;
-
-	search.size = n ? 2 * n : 1 << 16;
-	search.seen = calloc(search.size, sizeof(*search.seen));
-	for (u64 i = 0; i < n; i++)
-		if (old[i][0] || old[i][1])
-			insert(old[i]);
-	free(old);
-}
-
 /* Notes the state for expansion if it is new. */
 static void visit(const struct state *s)
 {
 	u8 bytes[sizeof(struct state)];
-	size_t n = serialise(s, bytes);
-	u64 key[2] = {hash(bytes, n, 1) | 1, hash(bytes, n, 0x1234567)};
 
-	if (2 * search.count >= search.size)
-		grow();
-	if (!insert(key))
+	if (!seen_add(&search.seen, bytes, serialise(s, bytes)))
 		return;
-	search.count++;
 	if (search.depth == search.room) {
 		search.room = search.room ? 2 * search.room : 1024;
 		search.stack = realloc(search.stack, search.room * sizeof(*search.stack));
@@ -659,8 +619,8 @@ static bool check(const struct config *c, enum mutant m, u64 *states)
 	initial.memory[ENTRY1] = FIRST_PAGE(1);
 	visit(&initial);
 	good = search_all();
-	*states = search.count;
-	free(search.seen);
+	*states = search.seen.count;
+	free(search.seen.keys);
 	free(search.stack);
 	return good;
 }
