@@ -8,6 +8,7 @@
 #include "vm/apf.h"
 #include "vm/platform.h"
 #include "vmx/vmx.h"
+#include "x86/asm.h"
 #include "x86/regs.h"
 
 /* KVM_MSR_ASYNC_PF_EN. Bit 2 is for nested guests, and not offered. */
@@ -53,6 +54,7 @@ struct async {
 	u32 page;    /* on: of the area; pinned */
 	u32 offset;  /* on: of the area in its page */
 	u32 serial;
+	u32 last; /* token of the last #PF */
 	u8 vector;
 	bool on;
 	bool told;     /* an interrupt that the guest has not acknowledged */
@@ -142,7 +144,7 @@ bool async_begin(struct vm_remote *r, struct vcpu *vcpu, u32 page)
 	a->busy |= BIT64(slot);
 	a->waiting |= BIT64(slot);
 	a->wanted[slot] = page;
-	a->token[slot] = new_token(a, vcpu->index, slot);
+	a->token[slot] = a->last = new_token(a, vcpu->index, slot);
 	__atomic_store_n(&area->flags, AREA_NOT_PRESENT, __ATOMIC_RELAXED);
 	vcpu_inject_pf(vcpu, gva(a->token[slot]), 0);
 	/* It runs on, with an eye on the network from now on. */
@@ -330,6 +332,25 @@ void apf_reset(struct vcpu *vcpu)
 	a->control = 0;
 	a->vector = 0;
 	spin_unlock(remote_lock(r));
+}
+
+bool apf_seen(const struct vcpu *vcpu)
+{
+	struct vm_remote *r = vcpu->vm->remote;
+	const struct async *a;
+	const struct area *area;
+	bool seen = false;
+
+	if (!apf_offered(vcpu->vm))
+		return false;
+	a = &r->async[vcpu->index];
+	spin_lock(remote_lock(r));
+	if (a->on && a->last && read_cr2() == a->last) {
+		area = open_area(r, a);
+		seen = area && !__atomic_load_n(&area->flags, __ATOMIC_RELAXED);
+	}
+	spin_unlock(remote_lock(r));
+	return seen;
 }
 
 void apf_apic_changed(struct vcpu *vcpu)

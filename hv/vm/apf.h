@@ -19,5 +19,7 @@ int apf_msr_write(struct vcpu *vcpu, u32 msr, u64 value);
 
 /* INIT: as after power-up. */
 void apf_reset(struct vcpu *vcpu);
+/* CR2 has the token of the last #PF, and the guest has seen that one: it is not to be delivered. */
+bool apf_seen(const struct vcpu *vcpu);
 /* The local APIC may take interrupts that it has not taken before. */
 void apf_apic_changed(struct vcpu *vcpu);

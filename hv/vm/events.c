@@ -5,6 +5,7 @@
  * At most one event is injected per entry. Order: an event that an exit cut short or that we
  * queued, then an NMI, then an interrupt; what has to wait gets a window exit.
  */
+#include "vm/apf.h"
 #include "vm/internal.h"
 #include "x86/apic.h"
 #include "x86/asm.h"
@@ -138,9 +139,10 @@ void vcpu_inject_pf(struct vcpu *vcpu, gva_t addr, u32 error_code)
  * the event before (SDM 28.2.4: the interrupt's), which would be delivered twice and the interrupt
  * never. True if `info` cannot be of this moment by the SDM, so that no other processor gets here:
  * all but injected interrupts are virtual ones, and SVI is the last of them; software events have a
- * length; a fault's delivery saves RF set (28.3.3; not so telling on 3.0, which sets it always).
+ * length; a fault's delivery saves RF set (28.3.3; not so telling on 3.0, which sets it always); a
+ * guest that has seen Umbra's own #PF has got it.
  */
-static bool is_stale(u32 info, u32 svi, u64 rflags)
+static bool is_stale(const struct vcpu *vcpu, u32 info, u32 svi, u64 rflags)
 {
 	u32 reason = (u32)vmcs_read(VMCS_EXIT_REASON);
 	u32 injected = (u32)vmcs_read(VMCS_ENTRY_INTR_INFO);
@@ -151,6 +153,8 @@ static bool is_stale(u32 info, u32 svi, u64 rflags)
 		return !vmcs_read(VMCS_EXIT_INSTR_LEN);
 	/* Vector 0 is that of no event at all: nobody's 8259 or local APIC gives it. */
 	if (info == INTR_INFO_VALID)
+		return true;
+	if (is_exception(info) && (info & INTR_INFO_VECTOR) == VEC_PF && apf_seen(vcpu))
 		return true;
 	if (!((info ^ injected) & (INTR_INFO_VECTOR | INTR_INFO_TYPE)))
 		return false;
@@ -175,7 +179,7 @@ static u32 vectoring_info(const struct vcpu *vcpu)
 	if (vcpu->proc2 & PROC2_VIRTUAL_INTERRUPT) {
 		svi = (u32)vmcs_read(VMCS_GUEST_INTERRUPT_STATUS) >> 8;
 		rflags = vmcs_read(VMCS_GUEST_RFLAGS);
-		if (svi && (rflags & RFLAGS_IF) && is_stale(info, svi, rflags))
+		if (svi && (rflags & RFLAGS_IF) && is_stale(vcpu, info, svi, rflags))
 			return INTR_INFO_VALID | INTR_TYPE_EXTERNAL | svi;
 	}
 	return info;

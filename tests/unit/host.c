@@ -328,6 +328,11 @@ __attribute__((weak)) void apf_reset(struct vcpu *vcpu)
 {
 }
 
+__attribute__((weak)) bool apf_seen(const struct vcpu *vcpu)
+{
+	return false;
+}
+
 __attribute__((weak)) void apf_apic_changed(struct vcpu *vcpu)
 {
 }
