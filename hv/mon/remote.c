@@ -2,6 +2,7 @@
 #include "lib/string.h"
 #include "mon/mon.h"
 #include "remote/remote.h"
+#include "vm/vm.h"
 #include "x86/tsc.h"
 
 typedef unsigned long long ull;
@@ -25,6 +26,18 @@ static void show_pages(const struct remote_view *v)
 	mon_print("            %llu on paging structures, %llu overwritten whole, %llu without a "
 		  "frame\n",
 		  (ull)v->pager.table_faults, (ull)v->pager.overwrites, (ull)v->pager.no_frame);
+}
+
+static void show_nodes(const struct vm *vm, const struct remote_view *v)
+{
+	for (u32 i = 0; i < v->nodes; i++) {
+		u32 ip = vm->config->remote[i].ip;
+
+		mon_print("node        %u.%u.%u.%u %s: has %u pages, room for %u\n", ip >> 24,
+			  ip >> 16 & 255, ip >> 8 & 255, ip & 255,
+			  v->node[i].up ? "answers" : "does not answer", v->node[i].taken,
+			  v->node[i].slots);
+	}
 }
 
 static void show_traffic(const struct remote_view *v)
@@ -84,6 +97,7 @@ static enum step remote_step(struct job *job)
 	switch (job->phase++) {
 	case 0:
 		show_pages(&v);
+		show_nodes(vm, &v);
 		return STEP_MORE;
 	case 1:
 		show_traffic(&v);

@@ -444,7 +444,7 @@ bool remote_poll(void)
 	return true;
 }
 
-bool remote_view(struct vm *vm, struct remote_view *out)
+bool remote_view(const struct vm *vm, struct remote_view *out)
 {
 	struct vm_remote *r;
 
@@ -463,6 +463,8 @@ bool remote_view(struct vm *vm, struct remote_view *out)
 					    .pages = r->pages,
 					    .frames = r->frames};
 		store_stats(r->store, &out->store);
+		for (u32 i = 0; i < out->nodes; i++)
+			store_node_view(r->store, i, &out->node[i]);
 		spin_lock(remote_lock(r));
 		out->pager = *pager_stats(r->pager);
 		async_stats(r, &out->async);

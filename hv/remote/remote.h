@@ -39,6 +39,7 @@ struct async_stats {
 struct remote_view {
 	struct pager_stats pager;
 	struct store_stats store;
+	struct store_node_view node[STORE_NODES]; /* `nodes` of them */
 	u64 pages, frames, free, away, under_way;
 	u32 nodes, replicas;
 	bool sealed, stalled, async_offered;
@@ -48,4 +49,4 @@ struct remote_view {
 	 * service meanwhile, where it had something to do (of all VMs). */
 	u64 work_tsc, evict_tsc, service_tsc;
 };
-bool remote_view(struct vm *vm, struct remote_view *out);
+bool remote_view(const struct vm *vm, struct remote_view *out);

@@ -82,3 +82,10 @@ u64 store_deadline(const struct store *s);
 /* An operation has waited since this time for a node that has what it needs; 0: none does. */
 u64 store_stalled(const struct store *s);
 void store_stats(const struct store *s, struct store_stats *out);
+
+struct store_node_view {
+	bool up;
+	u32 slots, taken; /* pages that it has room for, and has, current or not; 0: not known yet */
+};
+/* Node i of the configuration. */
+void store_node_view(const struct store *s, u32 i, struct store_node_view *out);

@@ -75,3 +75,10 @@ void node_forget(struct store *s, u32 node, u64 length)
 	n->taken = n->ready_count = n->cursor = 0;
 	n->length = length;
 }
+
+void store_node_view(const struct store *s, u32 i, struct store_node_view *out)
+{
+	const struct store_node *n = &s->node[i];
+
+	*out = (struct store_node_view){.up = n->up, .slots = n->slots, .taken = n->taken};
+}

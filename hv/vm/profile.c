@@ -43,15 +43,27 @@ void profile_init(struct profile *p, u64 start, u64 interval)
 	p->interval = interval;
 }
 
+static bool any(const u64 *value, u32 count)
+{
+	u64 all = 0;
+
+	for (u32 i = 0; i < count; i++)
+		all |= value[i];
+	return all;
+}
+
 static void halve(struct profile *p)
 {
 	for (u32 i = 0; i < PROFILE_SAMPLES / 2; i++) {
 		for (u32 r = 0; r < EXIT_COUNT; r++)
 			p->count[i][r] = p->count[2 * i][r] + p->count[2 * i + 1][r];
 		p->root[i] = p->root[2 * i] + p->root[2 * i + 1];
+		memcpy(p->gauge[i], p->gauge[2 * i + !any(p->gauge[2 * i], PROFILE_GAUGES)],
+		       sizeof(p->gauge[i]));
 	}
 	memset(p->count[PROFILE_SAMPLES / 2], 0, sizeof(p->count) / 2);
 	memset(&p->root[PROFILE_SAMPLES / 2], 0, sizeof(p->root) / 2);
+	memset(p->gauge[PROFILE_SAMPLES / 2], 0, sizeof(p->gauge) / 2);
 	p->interval *= 2;
 	p->samples = (p->samples + 1) / 2;
 }
@@ -104,4 +116,11 @@ void profile_add(struct profile *p, const struct trace_entry *e, u64 cost)
 	}
 	if (about_memory(e->reason))
 		topk_add(&p->pages, e->detail >> PROFILE_PAGE_SHIFT, e->reason, 1, cost);
+}
+
+u64 *profile_gauge(struct profile *p, u64 tsc)
+{
+	u64 *gauge = p->gauge[sample_at(p, tsc)];
+
+	return any(gauge, PROFILE_GAUGES) ? NULL : gauge;
 }

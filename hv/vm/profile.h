@@ -40,6 +40,7 @@ void topk_add(struct topk *t, u64 key, u32 tag, u64 weight, u64 other);
 #define PROFILE_START_US   1000 /* the first interval */
 #define PROFILE_HISTOGRAM  33u	/* bucket n: costs of n bits, that is 2^(n-1) to 2^n - 1; 0: none */
 #define PROFILE_PAGE_SHIFT 12
+#define PROFILE_GAUGES	   6u /* docs/report-format.md: `gauge` */
 
 struct profile_cost {
 	u64 sum, max;
@@ -51,7 +52,10 @@ struct profile {
 	u64 start, interval; /* TSC ticks */
 	u32 samples;	     /* in use: up to the one that the last exit fell into */
 	u64 count[PROFILE_SAMPLES][EXIT_COUNT];
-	u64 root[PROFILE_SAMPLES];	      /* ticks in root mode */
+	u64 root[PROFILE_SAMPLES]; /* ticks in root mode */
+	/* Of a VM with remote memory, its first vCPU's: values when a sample began, or soon after;
+	 * all zero: there was no exit in it. */
+	u64 gauge[PROFILE_SAMPLES][PROFILE_GAUGES];
 	struct profile_cost cost[EXIT_COUNT]; /* by reason */
 	struct topk by_exits;		      /* RIP, reason: weight exits, other ticks */
 	struct topk by_ticks;		      /* RIP, reason: weight ticks, other exits */
@@ -66,3 +70,6 @@ void profile_init(struct profile *p, u64 start, u64 interval);
  * no property of the instruction they hit: they are left out of by_exits and by_ticks.
  */
 void profile_add(struct profile *p, const struct trace_entry *e, u64 cost);
+
+/* The sample's values, if they have not been recorded; else NULL. */
+u64 *profile_gauge(struct profile *p, u64 tsc);

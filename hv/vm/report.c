@@ -106,6 +106,36 @@ static enum step write_reason(const struct vm *vm, struct report_cursor *c, cons
 	return MORE;
 }
 
+/* remote/report.c says it. */
+static enum step write_remote(const struct vm *vm, struct report_cursor *c, const char *why)
+{
+	char text[REPORT_TEXT];
+
+	if (!vm->remote || !remote_report(vm, c->item, text))
+		return OVER;
+	put("%u %s", vm->id, text);
+	finish();
+	return MORE;
+}
+
+static enum step write_gauge(const struct vm *vm, struct report_cursor *c, const char *why)
+{
+	const struct profile *p = vm->vcpu[0]->profile;
+	u64 any = 0;
+
+	if (!vm->remote || c->item >= MIN(p->samples, PROFILE_SAMPLES))
+		return OVER;
+	for (u32 i = 0; i < PROFILE_GAUGES; i++)
+		any |= p->gauge[c->item][i];
+	if (!any)
+		return NONE;
+	put("%u gauge i=%u", vm->id, c->item);
+	for (u32 i = 0; i < PROFILE_GAUGES; i++)
+		item(i, p->gauge[c->item][i]);
+	finish();
+	return MORE;
+}
+
 static enum step write_counters(const struct vm *vm, struct report_cursor *c, const char *why)
 {
 	const struct vcpu *vcpu = vm->vcpu[c->vcpu];
@@ -246,7 +276,7 @@ static enum step write_last(const struct vm *vm, struct report_cursor *c, const 
 
 typedef enum step (*section_fn)(const struct vm *vm, struct report_cursor *c, const char *why);
 
-static const section_fn of_vm[] = {write_begin, write_reason};
+static const section_fn of_vm[] = {write_begin, write_reason, write_remote, write_gauge};
 static const section_fn of_vcpu[] = {write_counters, write_time,     write_sample, write_cost,
 				     write_by_exits, write_by_ticks, write_pages,  write_last};
 

@@ -25,3 +25,13 @@ struct report_cursor {
  * VM does not go away meanwhile. Pieces of several VMs' reports may alternate.
  */
 bool report_step(const struct vm *vm, struct report_cursor *c, const char *why);
+
+/*
+ * What remote/ knows of a VM with remote memory, and defines (bound at link time, as vm/away.h).
+ * Line `item` of its report without the VM's number, of at most REPORT_TEXT bytes with the zero;
+ * false behind the last one. And the values of the moment that are recorded over time (profile.h):
+ * an uneven state will do, and no lock is taken.
+ */
+#define REPORT_TEXT 350u
+bool remote_report(const struct vm *vm, u32 item, char text[REPORT_TEXT]);
+void remote_gauges(const struct vm *vm, u64 value[]);

@@ -198,8 +198,15 @@ void watch_done(struct vcpu *vcpu)
 	vcpu->exit_open = false;
 	e = &vcpu->trace[(vcpu->trace_next - 1) % TRACE_ENTRIES];
 	__atomic_store_n(&e->cost, (u32)MIN(cost, 0xffffffffull), __ATOMIC_RELAXED);
-	if (vcpu->profile)
-		profile_add(vcpu->profile, e, cost);
+	if (!vcpu->profile)
+		return;
+	profile_add(vcpu->profile, e, cost);
+	if (vcpu->bsp && vcpu->vm->remote) {
+		u64 *gauge = profile_gauge(vcpu->profile, e->tsc);
+
+		if (gauge)
+			remote_gauges(vcpu->vm, gauge);
+	}
 }
 
 /* --- reading -------------------------------------------------------------------------------------

@@ -333,7 +333,7 @@ int service_view(struct service_view *out)
 }
 
 /* VM `beta` has remote memory. */
-bool remote_view(struct vm *vm, struct remote_view *out)
+bool remote_view(const struct vm *vm, struct remote_view *out)
 {
 	if (vm->id != 1)
 		return false;
@@ -343,7 +343,8 @@ bool remote_view(struct vm *vm, struct remote_view *out)
 				    .away = 1000,
 				    .nodes = 2,
 				    .replicas = 2,
-				    .sealed = true};
+				    .sealed = true,
+				    .node = {{true, 3000, 990}, {.taken = 10}}};
 	out->store.nodes_up = 1;
 	out->pager.prefetched = 50;
 	out->pager.prefetch_hits = 30;

@@ -369,6 +369,8 @@ static void test_remote(void **state)
 	assert_non_null(strstr(answer,
 			       "2048: 500 in 512 frames, 1000 on 2 nodes (1 up), copies: 2, "
 			       "sealed\n"));
+	assert_non_null(strstr(answer, "answers: has 990 pages, room for 3000\n"));
+	assert_non_null(strstr(answer, "does not answer: has 10 pages, room for 0\n"));
 	assert_non_null(strstr(answer, "50 pages: 60% touched"));
 	assert_non_null(strstr(answer, "150 us on average\n"));
 	assert_non_null(strstr(answer, "<      128 us       64 ################################\n"

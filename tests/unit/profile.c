@@ -107,6 +107,37 @@ static void test_sample_edges(void **state)
 /* --- costs --------------------------------------------------------------------------------------
  */
 
+/* The first values of each interval stay; of two that are merged, the earlier ones. */
+static void test_gauges(void **state)
+{
+	static u64 first[20 * PROFILE_SAMPLES];
+	struct profile *p = fresh();
+	u64 *gauge;
+
+	for (u64 at = 0; at < ARRAY_SIZE(first); at++) {
+		u64 tsc = START + at * INTERVAL + random64() % INTERVAL;
+
+		if (at / 7 % 3 == 0)
+			continue; /* gaps */
+		add(p, tsc, 1, 0, 0);
+		for (u32 again = 0; again < 2; again++) {
+			gauge = profile_gauge(p, tsc);
+			if (gauge)
+				gauge[PROFILE_GAUGES - 1] = at + 1;
+		}
+		assert_null(gauge);
+		first[at] = at + 1;
+	}
+	for (u64 i = 0; i < p->samples; i++) {
+		u64 expected = 0, width = p->interval / INTERVAL;
+
+		for (u64 at = i * width; at < (i + 1) * width && !expected; at++)
+			expected = at < ARRAY_SIZE(first) ? first[at] : 0;
+		assert_int_equal(p->gauge[i][PROFILE_GAUGES - 1], expected);
+	}
+	assert_true(p->interval > 8 * INTERVAL);
+}
+
 static void test_costs(void **state)
 {
 	struct profile *p = fresh();
@@ -236,9 +267,10 @@ static void test_topk_promises(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_samples),	   cmocka_unit_test(test_sample_edges),
-		cmocka_unit_test(test_costs),	   cmocka_unit_test(test_addresses),
-		cmocka_unit_test(test_topk_exact), cmocka_unit_test(test_topk_promises),
+		cmocka_unit_test(test_samples),	      cmocka_unit_test(test_sample_edges),
+		cmocka_unit_test(test_gauges),	      cmocka_unit_test(test_costs),
+		cmocka_unit_test(test_addresses),     cmocka_unit_test(test_topk_exact),
+		cmocka_unit_test(test_topk_promises),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -72,6 +72,15 @@ void stats_vcpu(const struct vcpu *vcpu, struct stats *out)
 		out->total += out->exits[r];
 }
 
+/* A VM with remote memory has two lines of its own. */
+bool remote_report(const struct vm *v, u32 item, char text[REPORT_TEXT])
+{
+	assert_non_null(v->remote);
+	memset(text, 'x', REPORT_TEXT);
+	text[item ? 7 : REPORT_TEXT - 1] = 0;
+	return item < 2;
+}
+
 static int start(void **state)
 {
 	memset(&vm, 0, sizeof(vm));
@@ -226,6 +235,27 @@ static void test_full(void **state)
 	assert_string_equal(text_of(line_count - 1), text);
 }
 
+static void test_remote(void **state)
+{
+	char expected[80];
+
+	profiles[0].samples = 5;
+	for (u32 i = 0; i < PROFILE_GAUGES; i++)
+		profiles[0].gauge[0][i] = profiles[0].gauge[3][i] = ~0ull - i;
+	write_all("end");
+	assert_int_equal(count_lines("9 gauge "), 0);
+	stop(NULL);
+	vm.remote = (struct vm_remote *)&vm;
+	write_all("end");
+	assert_int_equal(count_lines("9 xxx"), 2);
+	assert_string_equal(text_of(2), "9 xxxxxxx");
+	assert_int_equal(count_lines("9 gauge i=0 "), 1);
+	assert_int_equal(count_lines("9 gauge "), 2);
+	snprintf(expected, sizeof(expected), " %u:%llu", PROFILE_GAUGES - 1,
+		 ~0ull - (PROFILE_GAUGES - 1));
+	assert_non_null(strstr(text_of(4), expected));
+}
+
 /* The heaviest come first. */
 static void test_order(void **state)
 {
@@ -254,6 +284,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_none, start, stop),
 		cmocka_unit_test_setup_teardown(test_empty, start, stop),
 		cmocka_unit_test_setup_teardown(test_full, start, stop),
+		cmocka_unit_test_setup_teardown(test_remote, start, stop),
 		cmocka_unit_test_setup_teardown(test_order, start, stop),
 	};
 

@@ -1,0 +1,1 @@
+UNIT_remote_report := hv/remote/report.c hv/lib/print.c
