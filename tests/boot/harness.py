@@ -1,11 +1,11 @@
 """Boot a machine with guests for a test.
 
-    result = boot(["exceptions", "inject"], emulator="bochs", cpu="tigerlake", cpus=2)
+    result = boot(["exceptions", "inject"], emulator_name="bochs", cpu="tigerlake", cpus=2)
     result.vms["inject"].tap.failed
 
 Guests are sections of guest/default.conf, by name, possibly with other settings; or a whole
 configuration is given. What a boot left behind (console, log, configuration, emulator messages)
-stays in build/boot/NAME for a look after a failure.
+stays in build/boot-tests/NAME for a look after a failure.
 """
 
 import dataclasses
