@@ -223,21 +223,26 @@ static u32 masked_by_table(const u8 *mask, const u8 *head)
 	return by_table(~0u, first, CRC32_MASK);
 }
 
-u32 crc32_masked(const u8 *mask, const u8 *head, size_t head_len, const void *data, size_t len)
+u32 crc32_masked(const u8 *mask, const u8 *head, const void *data, size_t len)
 {
 	const u8 *p = data;
 	u32 crc;
 
+	if (unlikely(method != BY_FOLDING)) {
+		if (method == UNKNOWN)
+			choose();
+		return crc32(crc32_masked_short(mask, head, CRC32_HEAD), data, len);
+	}
+	crc = fold(~0u, mask, head, p, len);
+	return ~(len & 15 ? by_table(crc, p + (len & ~(size_t)15), len & 15) : crc);
+}
+
+u32 crc32_masked_short(const u8 *mask, const u8 *head, size_t len)
+{
+	u32 crc;
+
 	if (unlikely(method == UNKNOWN))
 		choose();
-	if (likely(head_len == 64 && method == BY_FOLDING)) {
-		crc = fold(~0u, mask, head, p, len);
-		return ~(len & 15 ? by_table(crc, p + (len & ~(size_t)15), len & 15) : crc);
-	}
-	if (method == BY_FOLDING)
-		crc = fold_short(~0u, mask, head);
-	else
-		crc = masked_by_table(mask, head);
-	crc = by_table(crc, head + CRC32_MASK, head_len - CRC32_MASK);
-	return len ? crc32(~crc, p, len) : ~crc;
+	crc = method == BY_FOLDING ? fold_short(~0u, mask, head) : masked_by_table(mask, head);
+	return ~by_table(crc, head + CRC32_MASK, len - CRC32_MASK);
 }

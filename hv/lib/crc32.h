@@ -11,10 +11,12 @@
 u32 crc32(u32 crc, const void *data, size_t len);
 
 /*
- * The CRC of `head_len` bytes (48 to 64) at `head` and `len` more at `data`, where of the first 48
+ * The CRC of CRC32_HEAD bytes at `head` and `len` more at `data`, where of the first CRC32_MASK
  * those bits count as ones that `mask` has: what a frame's checksum wants, whose first bytes do not
- * count as they are. `mask` is aligned to 16 bytes. Fastest with a head of 64 and `data` at a
- * multiple of 16.
+ * count as they are. `mask` is aligned to 16 bytes. Fastest with `data` at a multiple of 16.
  */
 #define CRC32_MASK 48u
-u32 crc32_masked(const u8 *mask, const u8 *head, size_t head_len, const void *data, size_t len);
+#define CRC32_HEAD 64u
+u32 crc32_masked(const u8 *mask, const u8 *head, const void *data, size_t len);
+/* The same of less: `len` is CRC32_MASK to CRC32_HEAD. */
+u32 crc32_masked_short(const u8 *mask, const u8 *head, size_t len);

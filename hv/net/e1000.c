@@ -9,12 +9,13 @@
 #define FRAME_MIN   14u
 #define PATIENCE_US 20000
 #define STEP_US	    20
-#define LINK_PERIOD 10000000ull	  /* ns between two looks */
+#define LOOK_PERIOD 10000000ull	  /* ns between two looks at the link */
 #define SEND_PERIOD 2000000000ull /* ns after which a NIC that does not send is reset */
 #define RX_GIVE	    16u		  /* buffers that are given back together */
 #define TX_ROOM	    4u		  /* descriptors: 1,514 bytes copied, or head, payload, tail */
-#define RX_BUFFERS  (E1000_RX * E1000_RX_BUFFER + E1000_TX_SLOT) /* bytes; the rest stays aligned \
-								  */
+#define RX_BUFFERS                                                                    \
+	(E1000_RX * E1000_RX_BUFFER + E1000_TX_SLOT) /* bytes; the rest stays aligned \
+						      */
 
 /*
  * QEMU's e1000 and Bochs's e1000 are 82540EM, QEMU's e1000e is an 82574L. The others have the same
@@ -529,15 +530,15 @@ void e1000_kick(struct e1000 *nic)
 
 bool e1000_service(struct e1000 *nic, u64 now)
 {
-	bool changed = false;
+	bool changed;
 
 	e1000_kick(nic);
+	if (likely(now - nic->looked < LOOK_PERIOD))
+		return false;
+	nic->looked = now;
 	give_buffers(nic);
-	if (now - nic->looked >= LINK_PERIOD) {
-		nic->looked = now;
-		changed = look_at_link(nic);
-		watch_tx(nic, now);
-	}
+	changed = look_at_link(nic);
+	watch_tx(nic, now);
 	return changed;
 }
 

@@ -421,13 +421,13 @@ static struct fabric_link *link_of(struct fabric *f, u32 qpn)
 	return l->state == LINK_UP && l->qp.config.local_qpn == qpn ? l : NULL;
 }
 
-/* The next packet of what a link reads. False: another frame, or a wrong one. */
-static bool take_response(struct fabric *f, u64 now, const u8 *frame, size_t len)
+/* The next answer to what a link has asked. False: another frame, or a wrong one. */
+static bool take_expected(struct fabric *f, u64 now, const u8 *frame, size_t len)
 {
 	const struct bth *bth = (const struct bth *)(frame + BTH_AT);
 	struct fabric_link *l = len < BTH_AT + sizeof(*bth) ? NULL : link_of(f, bth_dest_qp(bth));
 
-	if (!l || !rdma_qp_take_response(&l->qp, now, frame, len))
+	if (!l || !rdma_qp_take(&l->qp, now, frame, len))
 		return false;
 	l->heard = now;
 	if (l->qp.req.una != l->qp.req.head) {
@@ -437,13 +437,11 @@ static bool take_response(struct fabric *f, u64 now, const u8 *frame, size_t len
 	return true;
 }
 
-void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len)
+static __noinline void receive_other(struct fabric *f, u64 now, const u8 *frame, size_t len)
 {
 	struct fabric_link *l;
 	struct rdma_packet p;
 
-	if (take_response(f, now, frame, len))
-		return;
 	if (!f->ip || rdma_decode(&p, frame, len) || p.dst_ip != f->ip)
 		return;
 	look(f);
@@ -458,6 +456,12 @@ void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len)
 	l->heard = now;
 	rdma_qp_receive(&l->qp, now, &p);
 	follow_sample(l, now);
+}
+
+void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len)
+{
+	if (unlikely(!take_expected(f, now, frame, len)))
+		receive_other(f, now, frame, len);
 }
 
 /* Looks at all connections, so not without a reason. */

@@ -8,29 +8,38 @@
  * hypervisor is built freestanding. They are on the way of every packet.
  */
 
+/* Extended headers with their lengths, for the table. */
+#define WORDS(size) (u32)((size) / 4 << OPF_WORDS_AT)
+#define RETH	    (OPF_RETH | WORDS(sizeof(struct reth)))
+#define AETH	    (OPF_AETH | WORDS(sizeof(struct aeth)))
+#define IMM	    (OPF_IMM | WORDS(sizeof(struct imm_hdr)))
+#define DETH	    (OPF_DETH | WORDS(sizeof(struct deth)))
+#define CNP	    (OPF_CNP | WORDS(CNP_RESERVED_SIZE))
+#define RETH_IMM    (RETH + IMM)
+
 /* Of IBTA table 38 (9.2.1) and A17.9.3 (CNP). */
 static const u16 op_flags[256] = {
 	[OP_SEND_FIRST] = OPF_REQUEST | OPF_SEND | OPF_FIRST | OPF_PAYLOAD,
 	[OP_SEND_MIDDLE] = OPF_REQUEST | OPF_SEND | OPF_PAYLOAD,
 	[OP_SEND_LAST] = OPF_REQUEST | OPF_SEND | OPF_LAST | OPF_PAYLOAD,
-	[OP_SEND_LAST_IMM] = OPF_REQUEST | OPF_SEND | OPF_LAST | OPF_IMM | OPF_PAYLOAD,
+	[OP_SEND_LAST_IMM] = OPF_REQUEST | OPF_SEND | OPF_LAST | IMM | OPF_PAYLOAD,
 	[OP_SEND_ONLY] = OPF_REQUEST | OPF_SEND | OPF_FIRST | OPF_LAST | OPF_PAYLOAD,
-	[OP_SEND_ONLY_IMM] = OPF_REQUEST | OPF_SEND | OPF_FIRST | OPF_LAST | OPF_IMM | OPF_PAYLOAD,
-	[OP_WRITE_FIRST] = OPF_REQUEST | OPF_WRITE | OPF_FIRST | OPF_RETH | OPF_PAYLOAD,
+	[OP_SEND_ONLY_IMM] = OPF_REQUEST | OPF_SEND | OPF_FIRST | OPF_LAST | IMM | OPF_PAYLOAD,
+	[OP_WRITE_FIRST] = OPF_REQUEST | OPF_WRITE | OPF_FIRST | RETH | OPF_PAYLOAD,
 	[OP_WRITE_MIDDLE] = OPF_REQUEST | OPF_WRITE | OPF_PAYLOAD,
 	[OP_WRITE_LAST] = OPF_REQUEST | OPF_WRITE | OPF_LAST | OPF_PAYLOAD,
-	[OP_WRITE_LAST_IMM] = OPF_REQUEST | OPF_WRITE | OPF_LAST | OPF_IMM | OPF_PAYLOAD,
-	[OP_WRITE_ONLY] = OPF_REQUEST | OPF_WRITE | OPF_FIRST | OPF_LAST | OPF_RETH | OPF_PAYLOAD,
+	[OP_WRITE_LAST_IMM] = OPF_REQUEST | OPF_WRITE | OPF_LAST | IMM | OPF_PAYLOAD,
+	[OP_WRITE_ONLY] = OPF_REQUEST | OPF_WRITE | OPF_FIRST | OPF_LAST | RETH | OPF_PAYLOAD,
 	[OP_WRITE_ONLY_IMM] =
-		OPF_REQUEST | OPF_WRITE | OPF_FIRST | OPF_LAST | OPF_RETH | OPF_IMM | OPF_PAYLOAD,
-	[OP_READ_REQUEST] = OPF_REQUEST | OPF_READ | OPF_FIRST | OPF_LAST | OPF_RETH,
-	[OP_READ_FIRST] = OPF_RESPONSE | OPF_READ | OPF_FIRST | OPF_AETH | OPF_PAYLOAD,
+		OPF_REQUEST | OPF_WRITE | OPF_FIRST | OPF_LAST | RETH_IMM | OPF_PAYLOAD,
+	[OP_READ_REQUEST] = OPF_REQUEST | OPF_READ | OPF_FIRST | OPF_LAST | RETH,
+	[OP_READ_FIRST] = OPF_RESPONSE | OPF_READ | OPF_FIRST | AETH | OPF_PAYLOAD,
 	[OP_READ_MIDDLE] = OPF_RESPONSE | OPF_READ | OPF_PAYLOAD,
-	[OP_READ_LAST] = OPF_RESPONSE | OPF_READ | OPF_LAST | OPF_AETH | OPF_PAYLOAD,
-	[OP_READ_ONLY] = OPF_RESPONSE | OPF_READ | OPF_FIRST | OPF_LAST | OPF_AETH | OPF_PAYLOAD,
-	[OP_ACK] = OPF_RESPONSE | OPF_AETH,
-	[OP_UD_SEND_ONLY] = OPF_DETH | OPF_PAYLOAD,
-	[OP_CNP] = OPF_CNP,
+	[OP_READ_LAST] = OPF_RESPONSE | OPF_READ | OPF_LAST | AETH | OPF_PAYLOAD,
+	[OP_READ_ONLY] = OPF_RESPONSE | OPF_READ | OPF_FIRST | OPF_LAST | AETH | OPF_PAYLOAD,
+	[OP_ACK] = OPF_RESPONSE | AETH,
+	[OP_UD_SEND_ONLY] = DETH | OPF_PAYLOAD,
+	[OP_CNP] = CNP,
 };
 
 u32 rdma_op_flags(u8 opcode)
@@ -38,22 +47,16 @@ u32 rdma_op_flags(u8 opcode)
 	return op_flags[opcode];
 }
 
-/* In this order on the wire; no opcode has all. */
 static u32 extended_len(u32 flags)
 {
-	return (flags & OPF_DETH ? (u32)sizeof(struct deth) : 0) +
-	       (flags & OPF_RETH ? (u32)sizeof(struct reth) : 0) +
-	       (flags & OPF_AETH ? (u32)sizeof(struct aeth) : 0) +
-	       (flags & OPF_IMM ? (u32)sizeof(struct imm_hdr) : 0) +
-	       (flags & OPF_CNP ? CNP_RESERVED_SIZE : 0);
+	return (flags >> OPF_WORDS_AT) * 4;
 }
 
 #define DATAGRAM     sizeof(struct eth_hdr) /* where it begins in a frame */
 #define FIXED_LEN    (sizeof(struct ipv4_hdr) + sizeof(struct udp_hdr) + sizeof(struct bth))
 #define LRH_LEN	     8u			  /* what the ICRC has before it */
 #define ICRC_AT	     (DATAGRAM - LRH_LEN) /* where the ICRC begins, if frames had one */
-#define ICRC_HEAD    64u
-#define BEHIND_FIXED (ICRC_HEAD - LRH_LEN - (u32)FIXED_LEN) /* of the first 64 bytes */
+#define BEHIND_FIXED (CRC32_HEAD - LRH_LEN - (u32)FIXED_LEN) /* of the first 64 bytes */
 
 /*
  * The invariant CRC, A17.3.3: eight bytes of ones stand for a local route header, and what routers
@@ -75,12 +78,15 @@ _Static_assert(LRH_LEN + FIXED_LEN == CRC32_MASK, "all before the extended heade
 
 bool rdma_icrc_right(const u8 *frame, u32 datagram_len)
 {
-	const u8 *head = frame + ICRC_AT, *end = frame + DATAGRAM + datagram_len - ROCE_ICRC_SIZE;
-	size_t len = (size_t)(end - head), head_len = MIN(len, ICRC_HEAD);
+	const u8 *head = frame + ICRC_AT;
+	u32 len = LRH_LEN + datagram_len - ROCE_ICRC_SIZE, crc;
 
+	if (likely(len >= CRC32_HEAD))
+		crc = crc32_masked(icrc_mask, head, head + CRC32_HEAD, len - CRC32_HEAD);
+	else
+		crc = crc32_masked_short(icrc_mask, head, len);
 	/* The one little-endian field of the packet. */
-	return crc32_masked(icrc_mask, head, head_len, head + head_len, len - head_len) ==
-	       le32(end);
+	return crc == le32(head + len);
 }
 
 /* Checks IPv4 and UDP; the UDP payload's length, or an error. */
@@ -95,7 +101,7 @@ static int decode_udp(struct rdma_packet *p, const u8 *datagram, size_t len)
 		return ERR_NOENT;
 	total = be16(ip->length);
 	if (ip->version_ihl != 0x45 || be16(ip->fragment) & IPV4_FRAGMENT ||
-	    !rdma_ipv4_sum_right(ip))
+	    !rdma_ipv4_sum_right(datagram))
 		return ERR_INVAL;
 	if (be16(udp->dst) != ROCE_UDP_PORT)
 		return ERR_NOENT;
@@ -125,6 +131,7 @@ static void decode_bth(struct rdma_packet *p, const struct bth *bth)
 	p->psn = bth_psn(bth);
 }
 
+/* In this order on the wire. */
 static void decode_extended(struct rdma_packet *p, u32 flags, const u8 *at)
 {
 	if (flags & OPF_DETH) {
@@ -289,18 +296,19 @@ static u32 icrc_of(struct rdma_frame *f)
 	u32 crc;
 
 	if (extended > BEHIND_FIXED) {
-		crc = crc32_masked(icrc_mask, head, ICRC_HEAD, NULL, 0);
-		crc = crc32(crc, head + ICRC_HEAD, extended - BEHIND_FIXED);
+		crc = crc32_masked(icrc_mask, head, head + CRC32_HEAD, extended - BEHIND_FIXED);
 		return crc32(crc, f->payload, f->payload_len);
 	}
 	if (!n)
-		return crc32_masked(icrc_mask, head, ICRC_HEAD, f->payload, f->payload_len);
-	if (f->payload_len < BEHIND_FIXED)
-		return crc32_masked(icrc_mask, head, CRC32_MASK + extended, f->payload,
+		return crc32_masked(icrc_mask, head, f->payload_len ? f->payload : head,
 				    f->payload_len);
+	if (f->payload_len < BEHIND_FIXED) {
+		crc = crc32_masked_short(icrc_mask, head, CRC32_MASK + extended);
+		return f->payload_len ? crc32(crc, f->payload, f->payload_len) : crc;
+	}
 	/* More than n, as copying a constant size is quicker. */
 	__builtin_memcpy(f->head + f->head_len, f->payload, BEHIND_FIXED);
-	return crc32_masked(icrc_mask, head, ICRC_HEAD, f->payload + n, f->payload_len - n);
+	return crc32_masked(icrc_mask, head, f->payload + n, f->payload_len - n);
 }
 
 int rdma_encode_as(const struct rdma_template *t, const struct rdma_packet *p, struct rdma_frame *f)

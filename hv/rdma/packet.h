@@ -47,6 +47,8 @@ enum rdma_opcode {
 #define OPF_SEND     0x0400
 #define OPF_WRITE    0x0800
 #define OPF_READ     0x1000
+/* And how long its extended headers are in all, in words of four bytes. */
+#define OPF_WORDS_AT 13
 
 u32 rdma_op_flags(u8 opcode);
 
@@ -105,15 +107,19 @@ struct rdma_frame {
  * not: the ICRC covers what it covers.
  */
 int rdma_decode(struct rdma_packet *p, const u8 *frame, size_t len);
-/* Whether the checksum of a header without options is right. */
-static inline bool rdma_ipv4_sum_right(const struct ipv4_hdr *ip)
+/* Whether the checksum of an IPv4 header without options is right. */
+static inline bool rdma_ipv4_sum_right(const u8 *ip)
 {
-	u32 word[sizeof(*ip) / 4];
+	u32 a, b, c, d, e;
 
+	__builtin_memcpy(&a, ip, 4);
+	__builtin_memcpy(&b, ip + 4, 4);
+	__builtin_memcpy(&c, ip + 8, 4);
+	__builtin_memcpy(&d, ip + 12, 4);
+	__builtin_memcpy(&e, ip + 16, 4);
 	/* The one's complement sum is 0xffff; its bytes are in the order of memory (RFC 1071, 2 B),
-	 * and 2^16 is 1 modulo 0xffff. Of all zeroes it is 0, but a version is none. */
-	__builtin_memcpy(word, ip, sizeof(word));
-	return ((u64)word[0] + word[1] + word[2] + word[3] + word[4]) % 0xffff == 0;
+	 * and 2^16 is 1 modulo 0xffff. It would be 0 of zeroes only, and a version is none. */
+	return ((u64)a + b + c + d + e) % 0xffff == 0;
 }
 
 /* Whether the ICRC is, with a datagram of at least 44 bytes, as long as its headers say. */

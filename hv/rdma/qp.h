@@ -174,6 +174,11 @@ struct rdma_responder {
 	u32 queue_head, queue_tail;
 };
 
+/* What is the same in the headers of all the peer's packets, IPv4 to the QP number. */
+struct rdma_expected {
+	u64 word[5];
+};
+
 struct rdma_qp_stats {
 	u64 tx_packets, rx_packets;
 	u64 tx_again; /* request packets repeated */
@@ -195,6 +200,7 @@ struct rdma_qp {
 	struct rdma_requester req;
 	struct rdma_responder resp;
 	struct rdma_template template;
+	struct rdma_expected expected;
 	u16 ip_id;
 	bool requester_turn;
 	bool cnp_due;  /* the peer has to hear that its packets met congestion */
@@ -224,11 +230,11 @@ bool rdma_poll_receive(struct rdma_qp *qp, struct rdma_completion *c);
 void rdma_qp_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p);
 
 /*
- * Of a received frame, the short way: if it is the READ response that is expected next, exactly, it
- * is taken as rdma_decode() and rdma_qp_receive() would. False: it is something else, or not right;
- * nothing has happened, and it is for those two.
+ * Of a received frame, the short way: the READ response that is expected next, exactly, or an
+ * acknowledgement is taken as rdma_decode() and rdma_qp_receive() would. False: it is something
+ * else, or not right; nothing has happened, and it is for those two.
  */
-bool rdma_qp_take_response(struct rdma_qp *qp, u64 now, const u8 *frame, size_t len);
+bool rdma_qp_take(struct rdma_qp *qp, u64 now, const u8 *frame, size_t len);
 
 /* The next frame to transmit, or false. Time-outs are noticed here. */
 bool rdma_qp_transmit(struct rdma_qp *qp, u64 now, struct rdma_frame *f);

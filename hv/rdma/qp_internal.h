@@ -16,6 +16,8 @@ void requester_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 /* Takes the response `una_psn` of the READ `s`, which is the oldest request. */
 void requester_take(struct rdma_qp *qp, u64 now, struct rdma_send *s, const u8 *payload, u32 len,
 		    bool last);
+/* An ACK of a request between una_psn and sent_psn. */
+void requester_acknowledged(struct rdma_qp *qp, u64 now, u32 psn);
 void requester_cnp(struct rdma_qp *qp);
 /* Fills opcode, PSN, headers and payload; false: nothing to send now. */
 bool requester_transmit(struct rdma_qp *qp, u64 now, struct rdma_packet *p);

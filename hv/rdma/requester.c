@@ -207,10 +207,10 @@ void requester_take(struct rdma_qp *qp, u64 now, struct rdma_send *s, const u8 *
 	if (len)
 		memcpy((u8 *)s->work.data + s->received * qp->config.mtu, payload, len);
 	s->received++;
-	if (last)
-		req->una++;
+	req->una += last;
 	progress(qp, now, psn_add(req->una_psn, 1));
-	skip_answered(req);
+	if (last)
+		skip_answered(req);
 }
 
 static void read_response(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
@@ -280,6 +280,12 @@ static void nak(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 	}
 }
 
+void requester_acknowledged(struct rdma_qp *qp, u64 now, u32 psn)
+{
+	if (!answered(qp, now, psn_add(psn, 1)))
+		gap(qp, now);
+}
+
 void requester_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 {
 	struct rdma_requester *req = &qp->req;
@@ -295,8 +301,7 @@ void requester_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 	}
 	switch (p->aeth.syndrome & AETH_KIND) {
 	case AETH_ACK:
-		if (!answered(qp, now, psn_add(p->psn, 1)))
-			gap(qp, now);
+		requester_acknowledged(qp, now, p->psn);
 		break;
 	case AETH_RNR:
 		rnr_nak(qp, now, p);

@@ -50,6 +50,34 @@ static void check(const struct rdma_qp *qp)
 	ASSERT(qp->state == RDMA_QP_READY || (req->una == req->tail && resp->used == resp->tail));
 }
 
+/*
+ * A frame, some of them altered by a bit, both ways: what the short one takes leaves the same as
+ * the long one would, and what it does not leaves nothing.
+ */
+static void deliver(struct rdma_qp *qp, struct input *in, u64 now, const struct rdma_frame *f)
+{
+	static struct rdma_qp other;
+	struct rdma_packet p;
+	u32 len = rdma_frame_len(f), flip = byte(in);
+	u8 *frame = malloc(len);
+	bool taken;
+
+	rdma_frame_copy(f, frame);
+	if (flip & 1)
+		frame[half(in) % len] ^= (u8)(1u << (flip >> 1 & 7));
+	other = *qp;
+	taken = rdma_qp_take(&other, now, frame, len - (flip == 255));
+	if (!taken)
+		ASSERT(memcmp(&other, qp, sizeof(other)) == 0);
+	if (rdma_decode(&p, frame, len) == 0)
+		rdma_qp_receive(qp, now, &p);
+	else
+		ASSERT(!taken);
+	if (taken)
+		ASSERT(memcmp(&other, qp, sizeof(other)) == 0);
+	free(frame);
+}
+
 /* One packet of the peer's. The payload lies in memory of its own size. */
 static void packet(struct rdma_qp *qp, struct input *in, u64 now)
 {
@@ -73,6 +101,7 @@ static void packet(struct rdma_qp *qp, struct input *in, u64 now)
 		.opcode = opcodes[byte(in) % sizeof(opcodes)],
 	};
 	u32 flags = rdma_op_flags(p.opcode), how = byte(in);
+	struct rdma_frame f;
 	u8 *payload;
 
 	p.ack_request = how & 1;
@@ -91,7 +120,8 @@ static void packet(struct rdma_qp *qp, struct input *in, u64 now)
 	payload = malloc(p.payload_len + 1);
 	memset(payload, 0xee, p.payload_len + 1);
 	p.payload = payload + 1; /* not aligned, and ends with its block */
-	rdma_qp_receive(qp, now, &p);
+	ASSERT(rdma_encode(&p, &f) == 0);
+	deliver(qp, in, now, &f);
 	free(payload);
 }
 

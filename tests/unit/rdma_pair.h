@@ -32,6 +32,7 @@ struct end {
 	u8 memory[PAIR_MEMORY];
 	u64 frames; /* received and well-formed */
 	u64 refused;
+	u64 taken; /* of the frames: the short way */
 };
 
 struct pair {
@@ -150,17 +151,33 @@ static inline void net_send(struct pair *p, int from, const struct rdma_frame *f
 	net_put(p, !from, bytes, len, due);
 }
 
+/*
+ * A frame goes both ways: what rdma_qp_take() takes must leave the same as the long way does, what
+ * it does not take must leave all as it was.
+ */
 static inline void end_receive(struct pair *p, const struct net_frame *f)
 {
 	struct end *end = &p->end[f->to];
+	struct rdma_qp *other = malloc(sizeof(*other));
 	struct rdma_packet packet;
+	bool taken;
 
+	memcpy(other, &end->qp, sizeof(*other));
+	taken = rdma_qp_take(other, p->now, f->bytes, f->len);
+	if (!taken && memcmp(other, &end->qp, sizeof(*other)) != 0)
+		abort();
 	if (rdma_decode(&packet, f->bytes, f->len)) {
 		end->refused++;
-		return;
+		if (taken)
+			abort();
+	} else {
+		end->frames++;
+		end->taken += taken;
+		rdma_qp_receive(&end->qp, p->now, &packet);
+		if (taken && memcmp(other, &end->qp, sizeof(*other)) != 0)
+			abort();
 	}
-	end->frames++;
-	rdma_qp_receive(&end->qp, p->now, &packet);
+	free(other);
 }
 
 /* Takes the oldest frame that is due from the network. */
