@@ -304,6 +304,43 @@ static void test_mad_answers(void **state)
 	net_free(n);
 }
 
+/*
+ * A round has something to do after a post, after what completes it and after what is no expected
+ * answer, and not after a page's other packets.
+ */
+static void test_rests(void **state)
+{
+	struct fabric_net *n = one_node(3);
+	struct fabric *f = &n->fabric;
+	const struct fabric_link *l = &f->link[0];
+	static u8 page[4096];
+	struct rdma_work w = {.op = RDMA_READ, .data = page, .length = sizeof(page)};
+	struct rdma_completion c;
+	struct rdma_frame frame;
+	u8 wire[RDMA_FRAME_MAX];
+
+	assert_true(wait_for(n, 0, LINK_UP, SECOND));
+	net_run(n, SECOND / 10);
+	assert_true(fabric_deadline(f) > n->now);
+	w.va = l->va;
+	w.rkey = l->rkey;
+	assert_int_equal(fabric_post(f, 0, &w), 0);
+	assert_true(fabric_deadline(f) == 0);
+	while (fabric_transmit(f, n->now, &frame))
+		node_receive(&n->node[0].node, n->now, wire, rdma_frame_copy(&frame, wire));
+	assert_in_range(fabric_deadline(f), n->now + 1, n->now + SECOND);
+	for (u32 i = 0; i < 4; i++) {
+		assert_true(node_transmit(&n->node[0].node, n->now, &frame));
+		fabric_receive(f, n->now, wire, rdma_frame_copy(&frame, wire));
+		assert_int_equal(fabric_deadline(f) == 0, i == 3);
+	}
+	fabric_work(f, n->now);
+	assert_true(fabric_poll(f, 0, &c));
+	assert_false(fabric_transmit(f, n->now, &frame));
+	assert_true(fabric_deadline(f) > n->now);
+	net_free(n);
+}
+
 static void test_address(void **state)
 {
 	struct fabric_net *n = net_new(8);
@@ -394,8 +431,8 @@ int main(void)
 		cmocka_unit_test(test_death_under_way), cmocka_unit_test(test_refused_request),
 		cmocka_unit_test(test_restart),		cmocka_unit_test(test_refusals),
 		cmocka_unit_test(test_mad_answers),	cmocka_unit_test(test_address),
-		cmocka_unit_test(test_slow_network),	cmocka_unit_test(test_many_links),
-		cmocka_unit_test(test_unlink),
+		cmocka_unit_test(test_rests),		cmocka_unit_test(test_slow_network),
+		cmocka_unit_test(test_many_links),	cmocka_unit_test(test_unlink),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
