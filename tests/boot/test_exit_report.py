@@ -8,6 +8,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from harness import have_emulator
+from tiny import HEADER
 from umbra_tools.base import BUILD, ROOT
 
 CPUIDS, PORTS, CALLS, READS = 1500, 700, 300, 400
@@ -15,13 +16,7 @@ STATS = (10, 30, 18, 48)  # CPUID, I/O, VMCALL, EPT violation
 PRINTED = 9 * len(STATS)  # OUTs that print what HC_STAT returned, a byte each
 
 # Multiboot by its address header, in an ELF file for the sake of its symbols.
-SOURCE = """
-	.code32
-	.globl _start
-_start:
-	.balign 4
-header:	.long 0x1badb002, 0x10000, -(0x1badb002 + 0x10000)
-	.long header, _start, end, end, entry
+SOURCE = HEADER + """
 	.macro times number, body:vararg
 	mov $\\number, %edi
 1:	\\body
