@@ -97,14 +97,14 @@ static bool page_behind(struct vcpu *vcpu, const struct walk_state *state, u64 l
 static void prefetch(struct vcpu *vcpu, u64 linear, bool hit)
 {
 	struct vm_remote *r = vcpu->vm->remote;
-	u64 first = linear / PAGE_SIZE;
 	struct walk_state state;
+	u64 first;
 	s64 stride;
-	u32 window, page;
+	u32 window, page, done;
 	bool more = true;
 
 	spin_lock(remote_lock(r));
-	window = pager_trend(r->pager, vcpu->index, first, hit, &stride);
+	window = pager_trend(r->pager, vcpu->index, linear / PAGE_SIZE, hit, &first, &stride);
 	spin_unlock(remote_lock(r));
 	if (!window)
 		return;
@@ -113,8 +113,8 @@ static void prefetch(struct vcpu *vcpu, u64 linear, bool hit)
 	state.cpl = 0;
 	state.cr4 &= ~(u64)CR4_SMAP;
 	here[this_cpu()->index].peeking = true;
-	for (u32 i = 1; i <= window && more; i++) {
-		u64 at = (first + i * (u64)stride) * PAGE_SIZE;
+	for (done = 0; done < window && more; done += more) {
+		u64 at = (first + done * (u64)stride) * PAGE_SIZE;
 
 		if (!page_behind(vcpu, &state, at, &page))
 			break;
@@ -123,6 +123,9 @@ static void prefetch(struct vcpu *vcpu, u64 linear, bool hit)
 		spin_unlock(remote_lock(r));
 	}
 	here[this_cpu()->index].peeking = false;
+	spin_lock(remote_lock(r));
+	pager_ahead(r->pager, vcpu->index, done);
+	spin_unlock(remote_lock(r));
 }
 
 /* Which level of the guest's paging structures lies in the page that its walk has come to. */

@@ -62,7 +62,8 @@ struct pager {
 	u32 taken_count;
 	u32 taken[PAGER_BATCH]; /* frames of the eviction that goes on */
 	bool evicting;
-	struct stride stride[PAGER_VCPUS];
+	struct strides strides[PAGER_VCPUS];
+	struct stride *asked[PAGER_VCPUS]; /* by pager_trend() */
 	struct pager_stats stats;
 };
 
@@ -235,13 +236,13 @@ static enum pager_answer wait_for(struct pager *p, struct frame *frame,
 	return PAGER_WAIT;
 }
 
-/* A prefetch that has become demand: it overtakes those that have not. */
-static void hurry(struct pager *p, u32 f)
+/* A prefetch that has become demand: it overtakes those that have not. True: it was one. */
+static bool hurry(struct pager *p, u32 f)
 {
 	struct frame *frame = &p->frame[f];
 
 	if (!(frame->flags & F_PREFETCH))
-		return;
+		return false;
 	if (!(frame->flags & F_POSTED)) {
 		list_remove(p, &p->ahead, f);
 		list_add(p, &p->demand, f);
@@ -249,6 +250,7 @@ static void hurry(struct pager *p, u32 f)
 	frame->flags &= (u16) ~(F_PREFETCH | F_AHEAD);
 	p->prefetches--;
 	p->stats.prefetch_late++;
+	return true;
 }
 
 static enum pager_answer access_leaving(struct pager *p, u32 f, const struct pager_access *a,
@@ -342,7 +344,7 @@ enum pager_answer pager_access(struct pager *p, const struct pager_access *a,
 		answer = access_away(p, a, place);
 		break;
 	case PAGER_COMING:
-		hurry(p, f);
+		place->hit = hurry(p, f);
 		answer = wait_for(p, &p->frame[f], a);
 		break;
 	case PAGER_LEAVING:
@@ -627,15 +629,17 @@ u32 pager_settle(struct pager *p)
 
 /* --- prefetch --------------------------------------------------------------------------------- */
 
-u32 pager_trend(struct pager *p, u32 vcpu, u64 linear_page, bool hit, s64 *stride)
+u32 pager_trend(struct pager *p, u32 vcpu, u64 linear_page, bool hit, u64 *first, s64 *stride)
 {
-	struct stride *s = &p->stride[vcpu];
-
-	*stride = 0;
 	if (!p->config.prefetch)
 		return 0;
-	stride_note(s, linear_page, hit);
-	return stride_window(s, stride);
+	p->asked[vcpu] = strides_note(&p->strides[vcpu], linear_page, hit);
+	return stride_window(p->asked[vcpu], first, stride);
+}
+
+void pager_ahead(struct pager *p, u32 vcpu, u32 count)
+{
+	stride_ahead(p->asked[vcpu], count);
 }
 
 bool pager_prefetch(struct pager *p, u32 page)

@@ -94,7 +94,7 @@ enum pager_answer {
 struct pager_place {
 	u32 frame;
 	bool writable; /* may be mapped for writing */
-	bool hit;      /* a prefetched page that is touched for the first time */
+	bool hit;      /* a prefetched page is touched for the first time; also with PAGER_WAIT */
 };
 
 enum pager_answer pager_access(struct pager *p, const struct pager_access *a,
@@ -138,10 +138,11 @@ u32 pager_settle(struct pager *p);
 /*
  * Prefetch. Each fault that is not one of Umbra's own and each first touch of a prefetched page
  * (`hit`: place.hit) is told with its page number in the guest's linear addresses; returns how many
- * pages are to be fetched, `*stride` apart from there on. pager_prefetch() queues one of them, if
- * it is away. False: no more now.
+ * pages are to be fetched: *first and further ones *stride apart. pager_prefetch() queues one of
+ * them, if it is away. False: no more now. pager_ahead() says for how many that has been done.
  */
-u32 pager_trend(struct pager *p, u32 vcpu, u64 linear_page, bool hit, s64 *stride);
+u32 pager_trend(struct pager *p, u32 vcpu, u64 linear_page, bool hit, u64 *first, s64 *stride);
+void pager_ahead(struct pager *p, u32 vcpu, u32 count);
 bool pager_prefetch(struct pager *p, u32 page);
 
 enum pager_state pager_state(const struct pager *p, u32 page);

@@ -2,6 +2,8 @@
 #include "remote/stride.h"
 
 #define FIRST_VOTE (STRIDE_HISTORY / 8)
+#define RECENT	   64u /* touches */
+#define IDLE	   BIT(30)
 
 static s64 step_back(const struct stride *s, u32 i)
 {
@@ -11,6 +13,7 @@ static s64 step_back(const struct stride *s, u32 i)
 void stride_note(struct stride *s, u64 page, bool hit)
 {
 	s->hits += hit;
+	s->missed = !hit;
 	if (s->begun && page == s->last)
 		return;
 	if (s->begun) {
@@ -50,29 +53,95 @@ s64 stride_trend(const struct stride *s)
 	return found;
 }
 
-static u32 power_above(u32 n)
+/* Twice as many once half of them have been of use; half as many, one at least, at a miss when none
+ * has. */
+static void adapt(struct stride *s)
 {
-	u32 power = 1;
-
-	while (power < n)
-		power *= 2;
-	return power;
+	if (s->hits && 2 * s->hits >= s->window)
+		s->window = MIN(MAX(2 * s->window, 2u), STRIDE_WINDOW);
+	else if (s->missed && !s->hits)
+		s->window = MAX(s->window / 2, 1u);
+	else if (!s->missed)
+		return;
+	s->hits = 0;
 }
 
-u32 stride_window(struct stride *s, s64 *stride)
+/* How many pages are ahead of the last one touched. */
+static u32 distance(const struct stride *s)
 {
-	u32 window;
+	s64 gap = (s64)(s->ahead - s->last);
+
+	if (!s->along || gap % s->along || gap / s->along < 0 || gap / s->along > STRIDE_WINDOW)
+		return 0;
+	return (u32)(gap / s->along);
+}
+
+u32 stride_window(struct stride *s, u64 *first, s64 *stride)
+{
+	u32 ahead;
 
 	*stride = stride_trend(s);
-	/* Twice what was of use; without hits a probe of one page while there is a trend. */
-	window = s->hits ? power_above(s->hits + 1) : *stride != 0;
-	if (window < s->window / 2)
-		window = s->window / 2;
-	if (window > STRIDE_WINDOW)
-		window = STRIDE_WINDOW;
-	if (!*stride)
-		window = 0;
-	s->window = window;
-	s->hits = 0;
-	return window;
+	if (*stride != s->along)
+		s->ahead = s->last;
+	s->along = *stride;
+	if (!*stride) {
+		s->window = s->hits = 0;
+		return 0;
+	}
+	adapt(s);
+	ahead = distance(s);
+	if (!ahead)
+		s->ahead = s->last;
+	if (2 * ahead > s->window)
+		return 0;
+	*first = s->ahead + (u64)*stride;
+	return s->window - ahead;
+}
+
+void stride_ahead(struct stride *s, u32 count)
+{
+	s->ahead += count * (u64)s->along;
+}
+
+static bool is_near(const struct stride *s, u64 page)
+{
+	return s->begun && page - s->last + STRIDE_NEAR <= 2 * STRIDE_NEAR;
+}
+
+/* Where nothing has been touched for the longest time; a walk that goes on is given up last. */
+static u32 choose_place(const struct strides *s)
+{
+	u32 chosen = 0, longest = 0;
+
+	for (u32 i = 0; i < STRIDE_PLACES; i++) {
+		u32 since = s->clock - s->used[i];
+		bool walks = s->place[i].along && since < RECENT;
+		u32 rank = (since & (IDLE - 1)) + (walks ? 0 : IDLE);
+
+		if (rank > longest) {
+			longest = rank;
+			chosen = i;
+		}
+	}
+	return chosen;
+}
+
+struct stride *strides_note(struct strides *s, u64 page, bool hit)
+{
+	u32 i = 0;
+
+	s->clock++;
+	while (i < STRIDE_PLACES && !is_near(&s->place[i], page))
+		i++;
+	if (i < STRIDE_PLACES) {
+		s->used[i] = s->clock;
+		stride_note(&s->place[i], page, hit);
+		return &s->place[i];
+	}
+	i = choose_place(s);
+	s->used[i] = s->clock;
+	s->place[i] = (struct stride){0};
+	stride_note(&s->place[i], page, hit);
+	stride_note(&s->far, page, hit);
+	return &s->far;
 }

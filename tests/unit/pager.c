@@ -444,9 +444,12 @@ static void test_demand_first(void **state)
 	complete_all();
 	assert_true(pager_prefetch(m.pager, 1));
 	assert_true(pager_prefetch(m.pager, 2));
+	place.hit = false;
 	assert_int_equal(fault(7, false, false, false, &place), PAGER_WAIT);
-	/* Demand for what was to be prefetched makes it demand. */
+	assert_false(place.hit);
+	/* Demand for what was to be prefetched makes it demand, and was foreseen. */
 	assert_int_equal(fault(2, false, false, false, &place), PAGER_WAIT);
+	assert_true(place.hit);
 	assert_true(pager_next(m.pager, &op) && op.page == 7);
 	assert_true(pager_next(m.pager, &op) && op.page == 2);
 	assert_true(pager_next(m.pager, &op) && op.page == 1);
@@ -489,7 +492,7 @@ static void test_tables_stay_longer(void **state)
 static void test_stride_majority(void **state)
 {
 	struct stride s = {0};
-	u64 page = 1000;
+	u64 page = 1000, first = 0;
 	s64 stride;
 
 	for (u32 i = 0; i < 8; i++)
@@ -500,46 +503,134 @@ static void test_stride_majority(void **state)
 	stride_note(&s, page += 3, false);
 	for (u32 i = 0; i < 8; i++)
 		stride_note(&s, page += 3, false);
-	assert_int_equal(stride_window(&s, &stride), 1);
+	assert_int_equal(stride_window(&s, &first, &stride), 1);
 	assert_int_equal(stride, 3);
+	assert_int_equal(first, page + 3);
 	for (u32 i = 0; i < 32; i++)
 		stride_note(&s, page -= 1, false);
 	assert_int_equal(stride_trend(&s), -1);
+	assert_int_equal(stride_window(&s, &first, &stride), 1);
+	assert_int_equal(first, page - 1);
 }
 
 static void test_stride_random(void **state)
 {
 	struct stride s = {0};
 	u32 pages = 0;
+	u64 first;
 	s64 stride;
 
 	srand(5);
 	for (u32 i = 0; i < 1000; i++) {
 		stride_note(&s, (u64)(u32)rand(), false);
-		pages += stride_window(&s, &stride);
+		pages += stride_window(&s, &first, &stride);
 	}
 	assert_true(pages < 10);
+}
+
+/* Walks through memory of which every page is fetched that is asked for; returns how many pages had
+ * not been asked for, and whether each was asked for once. */
+static u32 walk_ahead(struct stride *s, u64 page, s64 step, u32 pages, u32 *asked)
+{
+	static u8 fetched[1 << 16];
+	u32 misses = 0;
+
+	memset(fetched, 0, sizeof(fetched));
+	*asked = 0;
+	for (u32 n = 0; n < pages; n++, page += (u64)step) {
+		u64 first = 0;
+		s64 stride = 0;
+		u32 count;
+
+		misses += !fetched[page];
+		stride_note(s, page, fetched[page]);
+		count = stride_window(s, &first, &stride);
+		assert_true(count <= STRIDE_WINDOW);
+		for (u32 i = 0; i < count; i++) {
+			u64 at = first + i * (u64)stride;
+
+			assert_true(at < sizeof(fetched) && !fetched[at]);
+			assert_true((s64)(at - page) * step > 0);
+			assert_true((s64)(at - page) / step <= STRIDE_WINDOW);
+			fetched[at] = 1;
+		}
+		stride_ahead(s, count);
+		*asked += count;
+	}
+	return misses;
+}
+
+static void test_stride_runs_ahead(void **state)
+{
+	static const s64 steps[] = {1, -1, 3, -7};
+
+	for (u32 i = 0; i < ARRAY_SIZE(steps); i++) {
+		struct stride s = {0};
+		u32 asked;
+
+		/* Four steps that agree, and no page is missed any more, nor asked for twice. */
+		assert_int_equal(walk_ahead(&s, 30000, steps[i], 1000, &asked), 5);
+		assert_in_range(asked, 995, 995 + STRIDE_WINDOW);
+		assert_int_equal(s.window, STRIDE_WINDOW);
+	}
+}
+
+/* Two walks towards one another, as of a sort, and one that jumps beside them: each is followed. */
+static void test_stride_places(void **state)
+{
+	static u8 fetched[1 << 20];
+	struct strides s = {0};
+	u64 page[3] = {0, 60000, 100000};
+	static const s64 step[3] = {1, -1, 100};
+	u32 misses = 0;
+
+	srand(7);
+	for (u32 n = 0; n < 3000; n++) {
+		u32 which = (u32)rand() % 3;
+		struct stride *found;
+		u64 at = page[which], first = 0;
+		s64 stride = 0;
+		u32 count;
+
+		page[which] += (u64)step[which];
+		misses += !fetched[at];
+		found = strides_note(&s, at, fetched[at]);
+		count = stride_window(found, &first, &stride);
+		for (u32 i = 0; i < count; i++)
+			fetched[first + i * (u64)stride] = 1;
+		stride_ahead(found, count);
+	}
+	assert_in_range(misses, 15, 20);
 }
 
 static void test_stride_window_follows_hits(void **state)
 {
 	struct stride s = {0};
-	u64 page = 0;
+	u64 page = 0, first;
+	u32 wanted = STRIDE_WINDOW / 2, asked;
 	s64 stride;
-	u32 n = 0;
 
-	for (u32 i = 0; i < 8; i++)
-		stride_note(&s, page++, false);
-	assert_int_equal(stride_window(&s, &stride), 1);
-	for (u32 round = 0; round < 6; round++) {
-		for (u32 i = 0; i < 8; i++)
-			stride_note(&s, page++, true);
-		n = stride_window(&s, &stride);
-	}
-	assert_int_equal(n, STRIDE_WINDOW);
+	walk_ahead(&s, page, 1, 100, &asked);
+	page = 100 + STRIDE_WINDOW;
+	/* The first miss may follow touches that were hits. */
+	stride_note(&s, page++, false);
+	stride_window(&s, &first, &stride);
 	/* Nothing of it is used any more: it shrinks, by half at a time. */
-	assert_int_equal(stride_window(&s, &stride), STRIDE_WINDOW / 2);
-	assert_int_equal(stride_window(&s, &stride), STRIDE_WINDOW / 4);
+	for (; wanted; wanted /= 2) {
+		stride_note(&s, page++, false);
+		assert_int_equal(stride_window(&s, &first, &stride), wanted);
+	}
+	stride_note(&s, page++, false);
+	assert_int_equal(stride_window(&s, &first, &stride), 1);
+	/* Those that could not be dealt with are asked for again. */
+	assert_int_equal(first, page);
+	stride_note(&s, page++, true);
+	assert_int_equal(stride_window(&s, &first, &stride), 2);
+	assert_int_equal(first, page);
+	stride_ahead(&s, 1);
+	stride_note(&s, page++, true);
+	assert_int_equal(stride_window(&s, &first, &stride), 4);
+	assert_int_equal(first, page);
 }
 
 static void test_config(void **state)
@@ -572,6 +663,8 @@ int main(void)
 		cmocka_unit_test(test_random_without_flags),
 		cmocka_unit_test(test_stride_majority),
 		cmocka_unit_test(test_stride_random),
+		cmocka_unit_test(test_stride_runs_ahead),
+		cmocka_unit_test(test_stride_places),
 		cmocka_unit_test(test_stride_window_follows_hits),
 	};
 
