@@ -328,7 +328,8 @@ int rdma_encode_as(const struct rdma_template *t, const struct rdma_packet *p, s
 	__builtin_memcpy(f->head, t->head, sizeof(t->head));
 	encode_lengths(t, p->ip_id, datagram, rdma_frame_len(f) - (u32)DATAGRAM);
 	encode_bth(p, bth, pad);
-	encode_extended(p, flags, (u8 *)(bth + 1));
+	if (extended)
+		encode_extended(p, flags, (u8 *)(bth + 1));
 	crc = icrc_of(f);
 	if (pad) {
 		put_le32(f->tail, 0);
