@@ -49,6 +49,28 @@ def vm_lines(vm="a", vcpus=2, run=0, hz=50_000_000):
     return [line(text, ord(vm)) for text in out + [f"end vm={vm} lines={len(out) + 1}"]]
 
 
+def remote_lines(vm="a", gauges=5):
+    """What such a report has between `reason` and `vcpu` if the VM has remote memory."""
+    out = ["remote pages=2048 frames=512 free=12 away=1100 nodes=2 up=1 replicas=2 sealed=1 stalled=0",
+           "paging faults=5000 minor=40 zero=1600 waits=70 overwritten=9 kept=8 tables=7 noframe=6 "
+           "reads=3000 writes=2500 drops=650 zeroes=10",
+           "store in=12288000 out=20480000 failovers=3 corrupt=1 copied=20 lacking=2 ahead=400 "
+           "used=300 late=40 wasted=50",
+           "latency sum=90000000 6:100 8:300", "latency sum=90000000 12:200",
+           "node i=0 ip=172818434 up=1 slots=6144 taken=1100",
+           "node i=1 ip=4294967295 up=0 slots=0 taken=0"]
+    out += [f"gauge i={i} 0:{100 * i} 1:{50 * i} 2:{1000 * i} 3:{600 * i} 4:{500 * i} 5:{60 * i}"
+            for i in range(gauges) if i != 2]
+    return [line(text, ord(vm)) for text in out]
+
+
+def with_remote(lines):
+    """The lines of vm_lines(), and these in their place."""
+    more = remote_lines()
+    end = line(f"end vm=a lines={len(lines) + len(more)}", ord("a"))
+    return [*lines[:4], *more, *lines[4:-1], end]
+
+
 def make_page(lines, names=None, configuration="[umbra]\n", about=()):
     reports, problems = report.parse(lines)
     return report_page.page(reports, problems, list(about), configuration, names or {})
@@ -111,6 +133,19 @@ def test_parse():
     assert vcpu.costs[10].histogram == {7: 90, 9: 10} and vcpu.costs[10].at == 0x1010
     assert vcpu.hot["page"][0].at == 0xfec00
     assert [e.cost for e in vcpu.last] == [1500, 0]
+
+
+def test_remote_memory_is_parsed():
+    reports, problems = report.parse(with_remote(vm_lines()))
+    assert problems == []
+    remote = reports[0].remote
+    assert remote.counters["away"] == 1100 and remote.counters["wasted"] == 50
+    assert len(remote.counters) == sum(map(len, report.REMOTE.values()))
+    assert remote.latency == {6: 100, 8: 300, 12: 200} and remote.latency_sum == 90000000
+    assert [node["up"] for node in remote.nodes] == [1, 0]
+    assert sorted(remote.gauges) == [0, 1, 3, 4]
+    assert remote.gauges[4] == [400, 200, 4000, 2400, 2000, 240]
+    assert report.parse(vm_lines())[0][0].remote is None
 
 
 def test_long_lists_go_on_in_another_line():
@@ -200,7 +235,7 @@ def test_intact_lines_without_sense(text, why):
 def test_noise():
     """Whatever a serial line does, there is a page and no exception."""
     rng = random.Random(3)
-    whole = vm_lines() + vm_lines("b", 1)
+    whole = with_remote(vm_lines()) + vm_lines("b", 1)
     for _ in range(300):
         data = bytearray("\n".join(whole).encode())
         for _ in range(rng.randrange(1, 20)):
@@ -221,7 +256,7 @@ def test_noise():
 def test_sensible_noise():
     """Lines whose check is right and whose values are anything."""
     rng = random.Random(4)
-    base = [text[6:-6] for text in vm_lines()]
+    base = [text[6:-6] for text in with_remote(vm_lines())]
     for _ in range(300):
         lines = list(base)
         for _ in range(5):
@@ -270,6 +305,54 @@ def test_plots_add_up():
     assert "EPT violation: 20 in 0.004 to 0.006 s" in hints
     cells = [m for h in hints if (m := re.fullmatch(r"CPUID: ([\d,]+) exits of (.*) ticks", h))]
     assert {m[2]: m[1] for m in cells if m[1] != "0"} == {"64 to 127": "180", "256 to 511": "20"}
+
+
+def test_remote_memory_is_shown():
+    root = well_formed(make_page(with_remote(vm_lines())))
+    said = texts(root)
+    assert any(t.startswith("2,048 pages: 500 in 512 frames here, 1,100 on 2 memory node(s) only")
+               and t.endswith("copies: 2, sealed.") for t in said)
+    assert rows(root, "nodes-a-0") == [
+        ["10.77.0.2", "answered", "1,100", "6,144", "17.9 %"],
+        ["255.255.255.255", "did not answer", "0", "0", "-"]]
+    counters = dict(rows(root, "faults-a-0") + rows(root, "traffic-a-0"))
+    assert counters["all"] == "5,000" and counters["bytes out"] == "20,480,000"
+    assert "600 waits, 150 us on average." in said
+    assert "400 pages fetched ahead, 85.0 % of them of use." in said
+    # Of 128, 512 and 4,096 us there are bars, and the places between are there.
+    labels = [t.text for t in root.iter("text")]
+    assert labels[labels.index("< 64 us"):][:7] == [
+        "< 64 us", "< 128 us", "< 256 us", "< 512 us", "< 1.02 ms", "< 2.05 ms", "< 4.1 ms"]
+    hints = [e.text for e in root.iter("title")]
+    assert "300 waits < 256 us, 50.0 %" in hints
+    assert "touched on its way: 40, 10.0 %" in hints
+    assert "not touched yet: 10, 2.5 %" in hints
+
+
+def test_remote_memory_over_time():
+    """Samples are of 1 ms; what was read in them is what was read in all; the last one goes up to the
+    totals, and one without exits has what the one before it had."""
+    hints = [e.text for e in well_formed(make_page(with_remote(vm_lines()))).iter("title")]
+    found = {}
+    for hint in hints:
+        if m := re.fullmatch(r"(pages .*|faults): ([\d,.e+-]+) in ([\d.e+-]+) to ([\d.e+-]+) s", hint):
+            found.setdefault(m[1], []).append((float(m[3]), float(m[2].replace(",", ""))))
+    assert found["pages in frames"] == [(0, 100), (0.001, 100), (0.002, 300), (0.003, 400), (0.004, 500)]
+    assert found["pages on nodes only"][-1] == (0.004, 1100)
+    assert found["faults"] == [(0, 1e6), (0.002, 2e6), (0.003, 1e6), (0.004, 1e6)]
+    assert sum(rate for _, rate in found["pages read, KiB/s"]) * 0.001 / 4 == 3000
+    assert sum(rate for _, rate in found["pages written, KiB/s"]) * 0.001 / 4 == 2500
+
+
+def test_remote_memory_not_touched():
+    lines = with_remote(vm_lines())
+    lines[6] = line("store in=0 out=0 failovers=0 corrupt=0 copied=0 lacking=0 ahead=0 used=0 late=0 "
+                    "wasted=0", 97)
+    kept = [t for t in lines if " latency " not in t and " gauge " not in t]
+    said = texts(well_formed(make_page(kept)))
+    assert {"No vCPU waited for a page.", "No page was fetched ahead.",
+            "Nothing was recorded over time."} <= set(said)
+    assert not any("memory node" in t for t in texts(well_formed(make_page(vm_lines()))))
 
 
 def test_axes_have_labels_and_units():

@@ -12,6 +12,12 @@ from . import report_page, symbols
 from .base import Failure, say
 
 VERSION = 1
+GAUGES = 6  # pages here, pages away; so far: faults, pages read, pages written, prefetches of use
+REMOTE = {"remote": ("pages", "frames", "free", "away", "nodes", "up", "replicas", "sealed", "stalled"),
+          "paging": ("faults", "minor", "zero", "waits", "overwritten", "kept", "tables", "noframe",
+                     "reads", "writes", "drops", "zeroes"),
+          "store": ("in", "out", "failovers", "corrupt", "copied", "lacking", "ahead", "used", "late",
+                    "wasted")}
 PREFIX = "@R "
 PROBLEMS = 20  # lines that make no sense are quoted up to this number
 LINE = re.compile(r"@R (.*) \*([0-9a-f]{4})", re.ASCII)
@@ -65,6 +71,16 @@ class Vcpu:
 
 
 @dataclasses.dataclass
+class Remote:
+    """Memory on memory nodes."""
+    counters: dict = dataclasses.field(default_factory=dict)
+    latency_sum: int = 0  # ns
+    latency: dict = dataclasses.field(default_factory=dict)  # {n: waits below 2^n us}
+    nodes: list = dataclasses.field(default_factory=list)  # [{ip, up, slots, taken}]
+    gauges: dict = dataclasses.field(default_factory=dict)  # {i: [value of each of GAUGES]}
+
+
+@dataclasses.dataclass
 class Report:
     """One VM's, from `begin` to `end`."""
     vm: str
@@ -76,6 +92,7 @@ class Report:
     now: int = 0
     vcpus: dict = dataclasses.field(default_factory=dict)  # {index: Vcpu}
     reasons: dict = dataclasses.field(default_factory=dict)  # {id: (name, what `detail` is)}
+    remote: Remote = None
     lines: int = 0  # that have arrived whole
     expected: int = None  # that were sent, by the last of them
 
@@ -84,6 +101,10 @@ class Report:
         if index > 255:
             raise Damaged(f"vCPU {index}")
         return self.vcpus.setdefault(index, Vcpu(index))
+
+    def away(self):
+        self.remote = self.remote or Remote()
+        return self.remote
 
     def problem(self):
         """What is wrong with what arrived, or None."""
@@ -101,6 +122,13 @@ def number(fields, key, base=10):
     if not re.fullmatch(r"\d{1,20}" if base == 10 else r"[0-9a-f]{1,16}", text, re.ASCII):
         raise Damaged(f"{key}={text[:20]}" if text else f"no {key}")
     return int(text, base)
+
+
+def sample_number(fields):
+    i = number(fields, "i")
+    if i > 255:  # there are 128 at most
+        raise Damaged(f"i={i}")
+    return i
 
 
 def numbers(fields, cls, **bases):
@@ -168,6 +196,17 @@ class Parser:
             self.close(vm)
         elif kind == "reason":
             report.reasons[number(fields, "id")] = (fields["name"], fields.get("detail", ""))
+        elif kind in REMOTE:
+            report.away().counters.update({key: number(fields, key) for key in REMOTE[kind]})
+        elif kind == "latency":
+            report.away().latency_sum = number(fields, "sum")
+            report.remote.latency.update(pairs(rest))
+        elif kind == "node":
+            report.away().nodes.append({key: number(fields, key)
+                                        for key in ("ip", "up", "slots", "taken")})
+        elif kind == "gauge":
+            values = pairs(rest)
+            report.away().gauges[sample_number(fields)] = [values.get(n, 0) for n in range(GAUGES)]
         elif kind == "vcpu":
             vcpu = report.vcpu(fields)
             vcpu.cpu = number(fields, "cpu")
@@ -179,9 +218,7 @@ class Parser:
             vcpu = report.vcpu(fields)
             vcpu.start, vcpu.interval = number(fields, "start"), number(fields, "interval")
         elif kind == "sample":
-            vcpu, i = report.vcpu(fields), number(fields, "i")
-            if i > 4096:
-                raise Damaged(f"i={i}")
+            vcpu, i = report.vcpu(fields), sample_number(fields)
             vcpu.root[i] = number(fields, "root")
             vcpu.samples.setdefault(i, {}).update(pairs(rest))
         elif kind == "cost":

@@ -4,136 +4,33 @@ Everything that comes from a log or a configuration goes through esc(). The page
 too, which the tests check.
 """
 
-import html
 import math
+
+from . import report_remote
+from .report_plot import (COLOURS, HEIGHT, OTHER, WIDTH, Axes, count, esc, legend, seconds, share, svg,
+                          table, text, tick_label)
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8888; --soft: #8882; --bad: #c0392b; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 62rem; margin: 1.5rem auto;
   padding: 0 1rem; }
 h1 { font-size: 1.5rem; } h2 { border-top: 2px solid var(--line); padding-top: 1rem; }
-h3 { font-size: 1.05rem; margin: 1.6rem 0 0.4rem; }
+h3 { font-size: 1.05rem; margin: 1.6rem 0 0.4rem; } h4 { margin: 1rem 0 0.3rem; }
 table { border-collapse: collapse; margin: 0.4rem 0; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.12rem 0.6rem; text-align: right; border-bottom: 1px solid var(--soft); }
 th { border-bottom-color: var(--line); font-weight: 600; }
-.text { text-align: left; } .mono { font-family: ui-monospace, monospace; font-size: 0.88em; }
+td { white-space: nowrap; } .text { text-align: left; } .mono { font-family: ui-monospace, monospace; font-size: 0.88em; }
 tr.sum td { border-top: 1px solid var(--line); font-weight: 600; }
 p.note, .note { color: GrayText; font-size: 0.9em; }
 .problem { border-left: 4px solid var(--bad); padding: 0.3rem 0.8rem; margin: 0.5rem 0; }
-.wide { overflow-x: auto; }
-svg { max-width: 100%; height: auto; } svg text { fill: currentColor; font-size: 12px; }
+.wide { overflow-x: auto; } .columns { display: flex; flex-wrap: wrap; gap: 0 3rem; }
+svg { max-width: 100%; height: auto; } svg.plot { min-width: 50rem; } svg text { fill: currentColor; font-size: 12px; }
 svg .axis { stroke: currentColor; stroke-width: 1; } svg .grid { stroke: var(--soft); }
 pre { overflow-x: auto; padding: 0.6rem; background: var(--soft); }
-.key { display: inline-block; width: 0.8em; height: 0.8em; margin: 0 0.35em 0 1em; }
+svg rect { shape-rendering: crispEdges; }
+.key { display: inline-block; width: 0.8em; height: 0.8em; margin-right: 0.35em; }
+.legend span { white-space: nowrap; } .legend > span { margin-right: 0.8em; }
 """
-
-# Distinguishable on light and dark ground, and without colour vision (Okabe and Ito).
-COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#b8a800"]
-OTHER = "#888888"
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 940, 260, 74, 42, 14
-
-
-def esc(value):
-    """Text for HTML; what XML cannot hold becomes a question mark."""
-    text = "".join(c if c in "\n\t" or c >= " " and not 0xd800 <= ord(c) < 0xe000
-                   and ord(c) not in (0xfffe, 0xffff) else "?" for c in str(value))
-    return html.escape(text, quote=True)
-
-
-def count(value):
-    return f"{value:,}"
-
-
-def share(part, whole):
-    return f"{100 * part / whole:.1f} %" if whole else "-"
-
-
-def seconds(ticks, hz):
-    return f"{ticks / hz:.3f}"
-
-
-def table(head, rows, left=(0,), last_is_sum=False, ident=""):
-    """head: labels; rows: lists of cells, escaped here; left: columns of text."""
-    def line(cells, tag):
-        return "".join(f'<{tag}{" class=" + chr(34) + "text" + chr(34) if i in left else ""}>'
-                       f"{esc(c)}</{tag}>" for i, c in enumerate(cells))
-    out = [f'<div class="wide"><table{f" id={chr(34)}{esc(ident)}{chr(34)}" if ident else ""}>'
-           f"<thead><tr>{line(head, 'th')}</tr></thead><tbody>"]
-    for i, cells in enumerate(rows):
-        mark = ' class="sum"' if last_is_sum and i == len(rows) - 1 else ""
-        out.append(f"<tr{mark}>{line(cells, 'td')}</tr>")
-    out.append("</tbody></table></div>")
-    return "\n".join(out)
-
-
-def nice_ticks(most, wanted=5):
-    """Round numbers from 0 to at least `most`."""
-    if most <= 0:
-        return [0, 1]
-    step = 10 ** math.floor(math.log10(most / wanted))
-    for factor in (1, 2, 5, 10):
-        if most / (step * factor) <= wanted:
-            break
-    step *= factor
-    return [i * step for i in range(math.ceil(most / step - 1e-9) + 1)]
-
-
-def tick_label(value):
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:g} {unit}"
-    return f"{value:g}"
-
-
-def svg(width, height, label, parts):
-    return (f'<svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
-            f'aria-label="{esc(label)}">' + "".join(parts) + "</svg>")
-
-
-def text(x, y, what, anchor="middle", extra=""):
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{extra}>{esc(what)}</text>'
-
-
-class Axes:
-    """A plot area with labelled axes: x from x0 to x1, y from 0 up."""
-
-    def __init__(self, x0, x1, most, x_label, y_label):
-        self.x0, self.x1 = x0, x1 if x1 > x0 else x0 + 1
-        self.ticks = nice_ticks(most)
-        self.parts, self.x_label, self.y_label = [], x_label, y_label
-        self.draw()
-
-    def x(self, value):
-        return LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - 10)
-
-    def y(self, value):
-        return HEIGHT - BOTTOM - value / self.ticks[-1] * (HEIGHT - BOTTOM - TOP)
-
-    def draw(self):
-        for tick in self.ticks:
-            y = self.y(tick)
-            self.parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - 10}" y1="{y:.1f}" '
-                              f'y2="{y:.1f}"/>')
-            self.parts.append(text(LEFT - 6, y + 4, tick_label(tick), "end"))
-        for tick in nice_ticks(self.x1 - self.x0, 9):
-            if tick <= (self.x1 - self.x0) * 1.0001:
-                x = self.x(self.x0 + tick)
-                self.parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" '
-                                  f'y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 5}"/>')
-                self.parts.append(text(x, HEIGHT - BOTTOM + 18, f"{tick:g}"))
-        self.parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - 10}" '
-                          f'y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
-        self.parts.append(text((LEFT + WIDTH) / 2, HEIGHT - 6, self.x_label))
-        middle = (TOP + HEIGHT - BOTTOM) / 2
-        self.parts.append(text(14, middle, self.y_label, "middle",
-                               f' transform="rotate(-90 14 {middle:.1f})"'))
-
-    def bar(self, x0, x1, y0, y1, colour, hint=""):
-        left, right = self.x(x0), self.x(x1)
-        high, low = self.y(y1), self.y(y0)
-        return (f'<rect x="{left:.2f}" y="{high:.2f}" width="{max(0.3, right - left):.2f}" '
-                f'height="{max(0, low - high):.2f}" fill="{colour}">'
-                + (f"<title>{esc(hint)}</title>" if hint else "") + "</rect>")
 
 
 def reason_name(report, reason):
@@ -168,11 +65,6 @@ def merged_samples(report):
             root[at] = root.get(at, 0) + vcpu.root.get(i, 0)
     n = max(counts) + 1
     return start, interval, [counts.get(i, {}) for i in range(n)], [root.get(i, 0) for i in range(n)]
-
-
-def legend(entries):
-    return "<p>" + "".join(f'<span class="key" style="background:{colour}"></span>{esc(name)}'
-                           for name, colour in entries) + "</p>"
 
 
 def over_time(report):
@@ -266,8 +158,7 @@ def histogram(report, costs):
                                 (("Gi", 30), ("Mi", 20), ("Ki", 10)) if low >> shift), low)))
     parts.append(text(width / 2, height - 6, "ticks in root mode: from a column's left edge to the "
                                              "next one's; number and shade: exits"))
-    return ('<div class="wide">'
-            + svg(width, height, f"Cost histogram of VM {report.vm}", parts) + "</div>")
+    return svg(width, height, f"Cost histogram of VM {report.vm}", parts)
 
 
 def place(address, names):
@@ -309,7 +200,7 @@ def vcpu_table(report):
         for key in keys:
             total[key] += c[key]
     rows.append(row("all", "", total))
-    return table(["", "CPU", "exits", "ran, s", "halted, s", "exits per second of running",
+    return table(["", "CPU", "exits", "ran,\u00a0s", "halted,\u00a0s", "exits per second",
                   "root mode", "injections", "EPT violations", "refusals"], rows, (0,), True,
                  f"vcpus-{report.vm}-{report.run}")
 
@@ -337,7 +228,7 @@ def hot_tables(report, names):
     none = '<p class="note">None.</p>'
     return "\n".join([
         "<h3>Hottest guest addresses</h3>",
-        f'<p class="note">{esc("Names: " + names.origin) if names else "No symbols were found."} '
+        f'<p class="note">{esc(f"Names: {names.origin}.") if names else "No symbols were found."} '
         "Exits that come from outside (interrupts, their windows, the timer) are not counted here. "
         "An entry may have got up to “too much by” that belongs to others.</p>",
         table(["address (RIP)", "reason", "exits", "too much by", "ticks"], exits, (0, 1), False,
@@ -376,6 +267,8 @@ def section(report, names):
             '<p class="note">Cost: TSC ticks in root mode from the recording of the exit until the '
             "next entry, or until the scheduler takes over. The exit and entry themselves are not in "
             "it; being watched adds a little.</p>", hot_tables(report, names)]
+    if report.remote:
+        out.append(report_remote.section(report))
     out += [last_table(report, report.vcpus[i], names) for i in sorted(report.vcpus)
             if report.vcpus[i].last]
     return "\n".join(out)
@@ -390,7 +283,7 @@ def summary(reports):
         watched = sum(v.counters.get("watched", 0) for v in r.vcpus.values())
         rows.append([r.vm + (f" (run {r.run + 1})" if r.run else ""), len(r.vcpus), count(exits),
                      seconds(run, r.tsc_hz), share(root, watched), r.why, r.status])
-    return table(["VM", "vCPUs", "exits", "ran, s", "root mode", "why", "status"], rows, (0, 5),
+    return table(["VM", "vCPUs", "exits", "ran,\u00a0s", "root mode", "why", "status"], rows, (0, 5),
                  False, "summary")
 
 
