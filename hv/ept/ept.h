@@ -130,12 +130,15 @@ typedef void (*ept_harvest_fn)(void *ctx, gpa_t at, const struct ept_leaf *leaf)
 int ept_harvest(struct ept_view *view, gpa_t from, u64 bytes, ept_harvest_fn fn, void *ctx);
 
 /*
- * For paging, one leaf of 4 KiB each; nothing happens where there is none. `accessed`: has A been
+ * For paging, one leaf of 4 KiB each; nothing happens where there is none. `put` maps a page as
+ * ept_fill() does, with rights that are known to be good, or says false: there is something, or no
+ * table for it. `accessed`: has A been
  * set since the last call (ept_ad)? No new generation: a CPU that keeps its translation does not
  * set A again before it is invalidated. `take` removes the leaf and says whether D was set; the
  * table stays, even if it is empty. What CPUs may still do until ept_sync(): read, and write if D
  * was set, or without ept_ad.
  */
+bool ept_page_put(struct ept_view *view, gpa_t at, hpa_t to, u64 perms);
 bool ept_page_accessed(struct ept_view *view, gpa_t at);
 bool ept_page_take(struct ept_view *view, gpa_t at);
 

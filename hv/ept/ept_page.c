@@ -1,8 +1,8 @@
 /* Single pages of 4 KiB, for those who page: see ept.h. */
 #include "ept/ept_entry.h"
 
-/* The slot of the page's 4 KiB leaf, or NULL. view->lock held. */
-static u64 *leaf_slot(const struct ept_view *view, gpa_t at)
+/* The slot of the page in its table; NULL: there is no table. view->lock held. */
+static inline u64 *page_slot(const struct ept_view *view, gpa_t at)
 {
 	u64 *table = phys_to_ptr(view->root);
 
@@ -13,8 +13,30 @@ static u64 *leaf_slot(const struct ept_view *view, gpa_t at)
 			return NULL;
 		table = epte_table(e);
 	}
-	table += ept_index(at.v, 1);
-	return epte_is_leaf(epte_load(table)) ? table : NULL;
+	return table + ept_index(at.v, 1);
+}
+
+/* The slot of the page's 4 KiB leaf, or NULL. */
+static inline u64 *leaf_slot(const struct ept_view *view, gpa_t at)
+{
+	u64 *slot = page_slot(view, at);
+
+	return slot && epte_is_leaf(epte_load(slot)) ? slot : NULL;
+}
+
+bool ept_page_put(struct ept_view *view, gpa_t at, hpa_t to, u64 perms)
+{
+	bool done = false;
+	u64 *slot;
+
+	spin_lock(&view->lock);
+	slot = page_slot(view, at);
+	if (slot && !epte_load(slot)) {
+		epte_store(slot, to.v | epte_attrs(perms, EPT_WB));
+		done = true;
+	}
+	spin_unlock(&view->lock);
+	return done;
 }
 
 bool ept_page_accessed(struct ept_view *view, gpa_t at)

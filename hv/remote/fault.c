@@ -25,6 +25,8 @@ int remote_map(struct vm_remote *r, u32 page, const struct pager_place *place)
 
 	if (!place->writable)
 		perms &= ~EPT_W;
+	if (likely(ept_page_put(&space->view, at, frame, perms)))
+		return 0;
 	err = ept_fill(&space->view, at, frame, PAGE_SIZE, perms, EPT_WB);
 	return err == ERR_EXIST ? ept_map(&space->view, at, frame, PAGE_SIZE, perms, EPT_WB) : err;
 }
@@ -34,9 +36,10 @@ void remote_wake(struct vm_remote *r, u32 away)
 	for (u32 i = 0; i < r->vm->vcpu_count; i++) {
 		struct vcpu *vcpu = r->vm->vcpu[i];
 
+		if (!vcpu || (vcpu->away != away && vcpu->away != AWAY_FRAME))
+			continue;
 		/* Devices that have missed something try again as well. */
-		if (vcpu && vcpu->away == away)
-			vcpu_request(vcpu, REQ_PAGE | REQ_DEVICE);
+		vcpu_request(vcpu, r->missed & BIT(i) ? REQ_PAGE | REQ_DEVICE : REQ_PAGE);
 	}
 }
 
@@ -72,7 +75,7 @@ void remote_evict(struct vm_remote *r)
 
 	while (evict_batch(r) && pieces)
 		pieces--;
-	remote_post(r);
+	remote_post(r, net_now());
 	__atomic_fetch_add(&r->evict_tsc, rdtsc() - began, __ATOMIC_RELAXED);
 }
 
@@ -103,6 +106,8 @@ static void prefetch(struct vcpu *vcpu, u64 linear, bool hit)
 	u32 window, page, done;
 	bool more = true;
 
+	if (!vcpu->vm->config->prefetch)
+		return;
 	spin_lock(remote_lock(r));
 	window = pager_trend(r->pager, vcpu->index, linear / PAGE_SIZE, hit, &first, &stride);
 	spin_unlock(remote_lock(r));
@@ -161,6 +166,20 @@ static enum pager_answer access_page(struct vm_remote *r, const struct pager_acc
 	return answer;
 }
 
+/*
+ * If nobody else is to run on this CPU, the page is waited for here, which is the shortest way
+ * back. Otherwise the vCPU leaves the run loop.
+ */
+static void await(struct vcpu *vcpu)
+{
+	while (sched_await(vcpu)) {
+		__atomic_and_fetch(&vcpu->requests, ~(u32)REQ_PAGE, __ATOMIC_SEQ_CST);
+		if (!remote_waits(vcpu))
+			return;
+	}
+	vcpu_request(vcpu, REQ_PAGE);
+}
+
 enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 			       const struct ept_fault *fault)
 {
@@ -195,17 +214,17 @@ enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 	if (waits)
 		vcpu->away = answer == PAGER_WAIT ? AWAY_PAGE(a.page) : AWAY_FRAME;
 	spin_unlock(remote_lock(r));
-	if (waits)
-		vcpu_request(vcpu, REQ_PAGE);
 	/* Demand first; what is fetched ahead, and evicting, are done while it travels. */
-	remote_post(r);
+	remote_post(r, a.now);
 	if ((answer == PAGER_WAIT || place.hit) && fault->linear_valid && !fault->walk)
 		prefetch(vcpu, fault->linear.v, place.hit);
-	remote_post(r);
+	remote_post(r, a.now);
 	if (answer == PAGER_WAIT)
 		__atomic_fetch_add(&r->work_tsc, rdtsc() - began, __ATOMIC_RELAXED);
 	if (evict)
 		remote_evict(r);
+	if (waits)
+		await(vcpu);
 	return FAULT_RETRY;
 }
 
@@ -245,11 +264,12 @@ u8 *remote_open(struct vm *vm, const struct region *region, gpa_t at, bool write
 		if (p)
 			return p + at.v % PAGE_SIZE;
 		if (answer != PAGER_READY && !insist)
-			vcpu_misses(vm, answer == PAGER_WAIT ? AWAY_PAGE(page) : AWAY_FRAME);
+			r->missed |= vcpu_misses(vm, answer == PAGER_WAIT ? AWAY_PAGE(page)
+									  : AWAY_FRAME);
 		spin_unlock(remote_lock(r));
 		if (answer == PAGER_READY)
 			return NULL; /* only peeking */
-		remote_post(r);
+		remote_post(r, net_now());
 		if (answer == PAGER_NO_FRAME)
 			remote_evict(r);
 		if (insist)
@@ -320,6 +340,7 @@ bool remote_waits(struct vcpu *vcpu)
 {
 	struct vm_remote *r = vcpu->vm->remote;
 	bool waits = false, missed;
+	u32 bit = BIT(vcpu->index);
 
 	if (!r)
 		return false;
@@ -331,12 +352,14 @@ bool remote_waits(struct vcpu *vcpu)
 		waits = !pager_free(r->pager) && pager_under_way(r->pager);
 	else if (vcpu->away)
 		waits = pager_is_under_way(r->pager, vcpu->away - 1);
-	missed = vcpu->away;
-	if (!waits)
+	missed = !waits && (r->missed & bit);
+	if (!waits) {
 		vcpu->away = 0;
+		r->missed &= ~bit;
+	}
 	spin_unlock(remote_lock(r));
 	/* It may have been a device that missed it. */
-	if (missed && !waits)
+	if (missed)
 		vcpu_request(vcpu, REQ_DEVICE);
 	return waits;
 }

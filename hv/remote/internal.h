@@ -20,6 +20,7 @@ struct vm_remote {
 		u32 count;
 		u32 page[HELD_PAGES];
 	} held[BOOT_MAX_VCPUS];
+	u32 missed; /* vCPUs for which Umbra itself has missed a page; the space's lock */
 	/* With the network's lock. */
 	struct store *store;
 	u32 link[STORE_NODES]; /* of the fabric */
@@ -27,9 +28,9 @@ struct vm_remote {
 	bool short_of_copies;  /* a node has been lost, and pages with it */
 	u64 count_at;	       /* when to look whether all pages have their copies again */
 	u64 store_bytes;
-	u64 now;      /* of the last round */
 	u64 retry_at; /* a write has found no room: those who wait for frames try again; 0: none */
-	bool paused, corrupt, stalled;
+	u64 stalled;  /* since when an operation has waited for a node; 0: none does */
+	bool paused, corrupt;
 	/* Counters. */
 	u64 evictions;
 	u64 work_tsc, evict_tsc;
@@ -38,10 +39,11 @@ struct vm_remote {
 /* vm->space.lock held: into the view, with the rights that the VM has left to it. 0 or ERR_NOMEM.
  */
 int remote_map(struct vm_remote *r, u32 page, const struct pager_place *place);
-/* vm->space.lock held: a page has come or gone, or AWAY_FRAME: whoever waits for it looks again. */
+/* vm->space.lock held: a page has come or gone, or AWAY_FRAME: whoever waits for it, or for a
+ * frame, looks again. */
 void remote_wake(struct vm_remote *r, u32 away);
 /* No lock held: posts what the pager has queued, and lets it out. */
-void remote_post(struct vm_remote *r);
+void remote_post(struct vm_remote *r, u64 now);
 /* No lock held: evicts until there are frames, or all of them are on their way. */
 void remote_evict(struct vm_remote *r);
 

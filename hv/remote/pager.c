@@ -69,7 +69,7 @@ struct pager {
 
 /* --- lists ------------------------------------------------------------------------------------ */
 
-static void list_add(struct pager *p, struct list *l, u32 f)
+static inline void list_add(struct pager *p, struct list *l, u32 f)
 {
 	p->frame[f].prev = l->last;
 	p->frame[f].next = NONE;
@@ -81,7 +81,7 @@ static void list_add(struct pager *p, struct list *l, u32 f)
 	l->count++;
 }
 
-static void list_remove(struct pager *p, struct list *l, u32 f)
+static inline void list_remove(struct pager *p, struct list *l, u32 f)
 {
 	const struct frame *frame = &p->frame[f];
 
@@ -96,7 +96,7 @@ static void list_remove(struct pager *p, struct list *l, u32 f)
 	l->count--;
 }
 
-static u32 list_take(struct pager *p, struct list *l)
+static inline u32 list_take(struct pager *p, struct list *l)
 {
 	u32 f = l->first;
 
@@ -145,7 +145,7 @@ static void release(struct pager *p, u32 f)
 }
 
 /* A free frame for the page, or NONE. */
-static u32 claim(struct pager *p, u32 page, enum pager_state state)
+static inline u32 claim(struct pager *p, u32 page, enum pager_state state)
 {
 	u32 f = list_take(p, &p->free);
 
@@ -431,12 +431,11 @@ void pager_put_back(struct pager *p, const struct pager_op *op)
 
 static void count_latency(struct pager *p, const struct frame *frame, u64 now)
 {
-	u32 us = (u32)(now / 1000) - frame->start, bucket = 0;
+	u32 us = (u32)(now / 1000) - frame->start;
+	u32 bits = us ? 32 - (u32)__builtin_clz(us) : 0;
 
 	p->stats.latency_sum += (u64)us * 1000;
-	while (bucket < PAGER_LATENCIES - 1 && us >> bucket)
-		bucket++;
-	p->stats.latency[bucket]++;
+	p->stats.latency[MIN(bits, PAGER_LATENCIES - 1)]++;
 }
 
 static bool read_done(struct pager *p, u32 f, u64 now, struct pager_place *place)

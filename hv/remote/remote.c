@@ -169,6 +169,7 @@ int remote_create(struct vm *vm)
 		remotes[vm->id] = r;
 		remotes_end = MAX(remotes_end, vm->id + 1u);
 	}
+	service_look();
 	net_unlock();
 	return err;
 }
@@ -219,6 +220,7 @@ void remote_destroy(struct vm *vm)
 		remotes_end--;
 	if (r->store)
 		store_destroy(r->store);
+	service_look();
 	net_unlock();
 	if (r->store) {
 		if (vm->restarts < 8)
@@ -256,7 +258,8 @@ static void post_queued(struct vm_remote *r)
 	bool more;
 	int err;
 
-	for (;;) {
+	/* Without the lock: whoever queues something afterwards posts it himself. */
+	while (pager_queued(r->pager)) {
 		u64 id;
 		void *data;
 
@@ -303,7 +306,6 @@ static void complete(struct vm_remote *r, const struct store_completion *c, u64 
 	remote_wake(r, AWAY_PAGE(op.page));
 	if (unlikely(r->async))
 		async_end(r, op.page);
-	remote_wake(r, AWAY_FRAME);
 	spin_unlock(remote_lock(r));
 }
 
@@ -312,12 +314,11 @@ static void look_at_nodes(struct vm_remote *r, u64 now)
 {
 	const struct boot_vm *config = r->vm->config;
 	struct store_stats stats;
-	u32 up = 0;
+	u32 up = store_up(r->store);
 
 	for (u32 i = 0; i < config->remote_count; i++) {
 		u32 ip = config->remote[i].ip, bit = BIT(i);
 
-		up |= fabric_up(service_fabric(), r->link[i]) ? bit : 0;
 		if (!((up ^ r->up) & bit))
 			continue;
 		if (!(up & bit) || (r->seen & bit))
@@ -343,9 +344,8 @@ static void look_at_nodes(struct vm_remote *r, u64 now)
 /* No copy of a page is to be had: the VM's time stands still until there is one. */
 static void look_for_stall(struct vm_remote *r, u64 now)
 {
-	u64 since = store_stalled(r->store);
+	u64 since = r->stalled;
 
-	r->stalled = since;
 	if (!r->paused && since && now - since > STALL_NS && vms_hold()) {
 		if (r->vm->state == VM_RUNNING && !vm_paused(r->vm)) {
 			log_warn("vm %s: paused: no memory node that has its pages answers",
@@ -377,12 +377,13 @@ static u32 serve(struct vm_remote *r, u64 now)
 		remote_wake(r, AWAY_FRAME);
 		spin_unlock(remote_lock(r));
 	}
-	if (pager_queued(r->pager) && !r->corrupt) {
+	if (!r->corrupt)
 		post_queued(r);
-		store_work(r->store, now);
-	}
-	look_at_nodes(r, now);
-	look_for_stall(r, now);
+	if (store_up(r->store) != r->up || r->short_of_copies)
+		look_at_nodes(r, now);
+	r->stalled = store_stalled(r->store);
+	if (r->stalled || r->paused)
+		look_for_stall(r, now);
 	return r->corrupt ? 0 : pager_under_way(r->pager) + !!r->retry_at;
 }
 
@@ -396,35 +397,45 @@ void remote_work(u64 now)
 	__atomic_store_n(&busy, count, __ATOMIC_RELAXED);
 }
 
+static u64 deadline(const struct vm_remote *r)
+{
+	u64 first = store_deadline(r->store);
+
+	if (r->retry_at)
+		first = MIN(first, r->retry_at);
+	if (r->short_of_copies)
+		first = MIN(first, r->count_at);
+	if (r->stalled && !r->paused)
+		first = MIN(first, r->stalled + STALL_NS);
+	return r->paused && !r->stalled ? 0 : first;
+}
+
 u64 remote_deadline(void)
 {
 	u64 first = RDMA_NEVER;
 
 	for (u32 i = 0; i < remotes_end; i++) {
-		u64 due;
+		u64 due = remotes[i] ? deadline(remotes[i]) : RDMA_NEVER;
 
-		if (!remotes[i])
-			continue;
-		due = store_deadline(remotes[i]->store);
 		first = MIN(first, due);
-		if (remotes[i]->retry_at)
-			first = MIN(first, remotes[i]->retry_at);
 	}
 	return first;
 }
 
 /* --- any side --------------------------------------------------------------------------------- */
 
-void remote_post(struct vm_remote *r)
+void remote_post(struct vm_remote *r, u64 now)
 {
 	if (!pager_queued(r->pager))
 		return;
 	net_lock();
 	if (!r->corrupt)
 		post_queued(r);
+	if (store_hurries(r->store))
+		service_look();
 	__atomic_store_n(&busy, 1, __ATOMIC_RELAXED);
+	net_send(now);
 	net_unlock();
-	net_service();
 }
 
 bool remote_busy(void)

@@ -17,15 +17,17 @@ struct vm;
 
 /*
  * For service.c, with the network's lock held. remote_work(): the stores' turn in a round of the
- * fabric, between fabric_work() and fabric_transmit(): completions are fetched, vCPUs woken, and
- * what pagers have queued is posted. remote_deadline(): when it wants to be called though nothing
- * arrives (RDMA_NEVER).
+ * fabric, between fabric_work() and fabric_transmit(), when something has come for them or is due:
+ * completions are fetched, vCPUs woken, and what pagers have queued is posted. remote_deadline():
+ * when it wants to be called though nothing has come (RDMA_NEVER).
  */
 void remote_work(u64 now);
 u64 remote_deadline(void);
 
-/* service.c defines this: the connections of this machine; NULL: it has no network. */
+/* service.c defines these: the connections of this machine; NULL: it has no network. */
 struct fabric *service_fabric(void);
+/* With the network's lock: a store or link has something to do that did not come by the network. */
+void service_look(void);
 
 /* Something is under way: whoever is idle is to poll the network. Any CPU, no lock. */
 bool remote_busy(void);

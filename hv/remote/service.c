@@ -12,6 +12,10 @@
 static struct fabric fabric;
 static bool have_fabric;
 
+/* Stores are to be looked at in the next round; when that is to be at the latest. */
+static bool look;
+static u64 stores_due;
+
 void service_init(const struct boot_info *boot)
 {
 	if (net_state() == NET_ABSENT || boot->options.role == BOOT_ROLE_MEMORY_NODE)
@@ -84,20 +88,24 @@ bool roce_transmit(u64 now, struct rdma_frame *f)
 
 u64 roce_deadline(void)
 {
-	u64 links, vms;
-
 	if (memnode_active())
 		return memnode_deadline();
 	if (!have_fabric)
 		return RDMA_NEVER;
-	links = fabric_deadline(&fabric);
-	vms = remote_deadline();
-	return MIN(links, vms);
+	if (look)
+		stores_due = remote_deadline();
+	look = false;
+	return MIN(fabric_deadline(&fabric), stores_due);
 }
 
 bool roce_pending(void)
 {
-	return memnode_active() || (have_fabric && fabric.pending);
+	return memnode_active() || (have_fabric && (look || fabric.pending));
+}
+
+void service_look(void)
+{
+	look = true;
 }
 
 void roce_serviced(u64 now)
@@ -105,6 +113,7 @@ void roce_serviced(u64 now)
 	if (memnode_active()) {
 		memnode_serviced(now);
 	} else if (have_fabric) {
+		look = true;
 		fabric_set_address(&fabric, net_mac(), net_ip());
 		fabric_work(&fabric, now);
 		remote_work(now);

@@ -87,9 +87,11 @@ u32 buffer_take(struct store *s, struct store_op *op)
 
 void buffer_give_back(struct store *s, struct store_op *op)
 {
-	if (op->buffer != NO_BUFFER)
-		s->free_buffer[s->free_buffers++] = op->buffer;
+	if (op->buffer == NO_BUFFER)
+		return;
+	s->free_buffer[s->free_buffers++] = op->buffer;
 	op->buffer = NO_BUFFER;
+	s->places++;
 }
 
 /* --- operations ----------------------------------------------------------------------------- */
@@ -148,9 +150,18 @@ static void stall(struct store *s, struct store_op *op)
 		op->since = MAX(s->now, 1);
 }
 
+/* Whether an operation waits for others to end. */
+static void set_waiting(struct store *s, const struct store_op *op, bool waiting)
+{
+	u64 bit = BIT64(op - s->op);
+
+	s->waiting = waiting ? s->waiting | bit : s->waiting & ~bit;
+}
+
 static void complete(struct store *s, struct store_op *op, enum store_result result)
 {
 	clear_stall(s, op);
+	set_waiting(s, op, false);
 	op->result = result;
 	op->state = OP_DONE;
 	buffer_give_back(s, op);
@@ -208,7 +219,7 @@ u32 nearest(const struct store *s, u32 among)
 
 static void read_step(struct store *s, struct store_op *op)
 {
-	u32 have = s->page_flags[op->page] & ALL_NODES, up = have & nodes_up(s);
+	u32 have = s->page_flags[op->page] & ALL_NODES, up = have & s->up;
 	bool busy = false;
 
 	if (op->pending)
@@ -219,7 +230,7 @@ static void read_step(struct store *s, struct store_op *op)
 		busy |= op_post(s, op, node, RDMA_READ) == ERR_BUSY;
 		up &= ~BIT(node);
 	}
-	s->look |= busy && !op->pending;
+	set_waiting(s, op, busy && !op->pending);
 	if (op->pending || busy)
 		clear_stall(s, op);
 	else if (!have)
@@ -300,7 +311,7 @@ static void written(struct store *s, struct store_op *op, u32 up)
 static void write_step(struct store *s, struct store_op *op)
 {
 	/* One that has acknowledged and gone counts again when it comes back, if it does. */
-	u32 up = nodes_up(s), has = op->acked & up, tried = op->acked | op->pending, busy = 0, node;
+	u32 up = s->up, has = op->acked & up, tried = op->acked | op->pending, busy = 0, node;
 	bool full = false;
 
 	while (nodes_in(has | op->pending | busy) < s->config.replicas) {
@@ -318,7 +329,7 @@ static void write_step(struct store *s, struct store_op *op)
 		if (op_post(s, op, node, RDMA_WRITE))
 			busy |= BIT(node);
 	}
-	s->look |= busy != 0;
+	set_waiting(s, op, busy);
 	if (op->pending || busy)
 		clear_stall(s, op);
 	else if (has)
@@ -378,7 +389,7 @@ static struct store_op *op_new(struct store *s, u64 id, enum op_kind kind, u32 p
 int store_read(struct store *s, u64 id, u32 page, void *data)
 {
 	struct store_op *op, *other = NULL;
-	u32 flags;
+	u32 flags, node;
 
 	if (page >= s->config.pages)
 		return ERR_NOENT;
@@ -395,9 +406,11 @@ int store_read(struct store *s, u64 id, u32 page, void *data)
 	if (other && other->kind == OP_WRITE) {
 		memcpy(data, other->data, PAGE_SIZE);
 		complete(s, op, STORE_OK);
-	} else {
-		read_step(s, op);
+		return 0;
 	}
+	node = nearest(s, flags & s->up);
+	if (unlikely(node == NO_NODE || op_post(s, op, node, RDMA_READ)))
+		read_step(s, op);
 	return 0;
 }
 
@@ -418,7 +431,7 @@ int store_write(struct store *s, u64 id, u32 page, const void *data)
 		write_step(s, op);
 	} else {
 		op->state = OP_QUEUED;
-		s->look = true;
+		set_waiting(s, op, true);
 	}
 	return 0;
 }
@@ -494,7 +507,7 @@ static void completed(struct store *s, const struct rdma_completion *c)
 	s->node[node].inflight--;
 	s->node[node].writes -= write;
 	op->pending &= ~BIT(node);
-	s->look |= write; /* another one may be waiting for its place */
+	s->places++;
 	if (ok && !write)
 		s->stats.bytes_in += PAGE_SIZE;
 	switch (op->kind) {
@@ -520,6 +533,7 @@ static void follow(struct store *s, u32 node)
 	if (up == n->up)
 		return;
 	n->up = up;
+	s->up = up ? s->up | BIT(node) : s->up & ~BIT(node);
 	s->look = true;
 	repair_scan(s);
 	if (!up) {
@@ -533,49 +547,97 @@ static void follow(struct store *s, u32 node)
 	n->incarnation = l->incarnation;
 }
 
+static void step(struct store *s, struct store_op *op)
+{
+	if (op->state == OP_QUEUED && !write_begin(s, op))
+		return;
+	if (op->state == OP_ACTIVE && op->kind == OP_READ)
+		read_step(s, op);
+	else if (op->state == OP_ACTIVE)
+		write_step(s, op);
+}
+
 static void look_again(struct store *s)
 {
 	u32 i;
 
 	s->look = false;
-	for (i = 0; i < STORE_INFLIGHT; i++) {
-		struct store_op *op = &s->op[i];
+	for (i = 0; i < STORE_INFLIGHT; i++)
+		step(s, &s->op[i]);
+}
 
-		if (op->state == OP_QUEUED && !write_begin(s, op))
-			continue;
-		if (op->state == OP_ACTIVE && op->kind == OP_READ)
-			read_step(s, op);
-		else if (op->state == OP_ACTIVE)
-			write_step(s, op);
+/* What has ended leaves a place each, at some node: in turn, so that nobody waits for ever. */
+static inline void hand_out_places(struct store *s)
+{
+	while (s->places && s->waiting) {
+		u64 todo = s->waiting;
+		u32 places = s->places;
+
+		s->places = 0;
+		while (todo && places) {
+			u64 ahead = todo >> s->turn << s->turn;
+			u32 i = (u32)__builtin_ctzll(ahead ? ahead : todo);
+
+			todo &= ~BIT64(i);
+			s->turn = (i + 1) % STORE_INFLIGHT;
+			step(s, &s->op[i]);
+			places -= !(s->waiting & BIT64(i));
+		}
 	}
+	s->places = 0;
+}
+
+/* What has ended at a node, and whether it has come or gone. */
+static void look_at_node(struct store *s, u32 node)
+{
+	struct fabric *fabric = s->config.fabric;
+	struct store_node *n = &s->node[node];
+	const struct fabric_link *l = &fabric->link[n->link];
+	struct rdma_completion c;
+
+	/* A node that has gone must not be asked again by what it has failed. */
+	if (n->up && l->state != LINK_UP)
+		follow(s, node);
+	while ((l->qp.req.head != l->qp.req.una || l->state == LINK_DOWN) &&
+	       fabric_poll(fabric, n->link, &c))
+		completed(s, &c);
+	if (n->up != (l->state == LINK_UP))
+		follow(s, node);
+	if (n->up && !n->ready_count && node_has_room(n))
+		slots_ahead(n);
 }
 
 void store_work(struct store *s, u64 now)
 {
-	struct rdma_completion c;
 	u32 i;
 
 	s->now = now;
 	s->working = true;
-	for (i = 0; i < s->config.nodes; i++) {
-		/* A node that has gone must not be asked again by what it has failed. */
-		if (s->node[i].up && !fabric_up(s->config.fabric, s->node[i].link))
-			follow(s, i);
-		while (fabric_poll(s->config.fabric, s->node[i].link, &c))
-			completed(s, &c);
-		follow(s, i);
-		if (s->node[i].up && !s->node[i].ready_count && node_has_room(&s->node[i]))
-			slots_ahead(&s->node[i]);
-	}
+	for (i = 0; i < s->config.nodes; i++)
+		look_at_node(s, i);
+	hand_out_places(s);
 	if (s->look)
 		look_again(s);
-	repair_work(s);
+	if (s->config.nodes > 1)
+		repair_work(s);
 	s->working = false;
+}
+
+bool store_hurries(const struct store *s)
+{
+	return s->look || (s->places && s->waiting);
 }
 
 u64 store_deadline(const struct store *s)
 {
-	return repair_deadline(s);
+	if (store_hurries(s))
+		return 0;
+	return s->config.nodes > 1 ? repair_deadline(s) : RDMA_NEVER;
+}
+
+u32 store_up(const struct store *s)
+{
+	return s->up;
 }
 
 u64 store_stalled(const struct store *s)
@@ -591,7 +653,7 @@ u64 store_stalled(const struct store *s)
 
 void store_stats(const struct store *s, struct store_stats *out)
 {
-	u32 page, up = nodes_up(s);
+	u32 page, up = s->up;
 
 	*out = s->stats;
 	out->nodes_up = nodes_in(up);

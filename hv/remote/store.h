@@ -75,17 +75,24 @@ void store_discard(struct store *s, u32 page);
 /* In any order; false if there is none. */
 bool store_done(struct store *s, struct store_completion *c);
 
-/* Moves things on: to be called after each fabric_receive() and before fabric_transmit(). */
+/*
+ * Moves things on: to be called before fabric_transmit() when a link has completions or has come or
+ * gone, and at store_deadline(); 0: at once.
+ */
 void store_work(struct store *s, u64 now);
 u64 store_deadline(const struct store *s);
+bool store_hurries(const struct store *s); /* whether that is 0 */
 
+/* Bit i: node i is up. As of the last store_work(). */
+u32 store_up(const struct store *s);
 /* An operation has waited since this time for a node that has what it needs; 0: none does. */
 u64 store_stalled(const struct store *s);
 void store_stats(const struct store *s, struct store_stats *out);
 
 struct store_node_view {
 	bool up;
-	u32 slots, taken; /* pages that it has room for, and has, current or not; 0: not known yet */
+	/* Pages that it has room for, and has, current or not; 0: not known yet. */
+	u32 slots, taken;
 };
 /* Node i of the configuration. */
 void store_node_view(const struct store *s, u32 i, struct store_node_view *out);

@@ -81,7 +81,11 @@ struct store {
 	u64 versions; /* given to writes */
 	u32 stalled;  /* operations that wait for a node */
 	bool working; /* within store_work() */
-	bool look;    /* operations want to be looked at again */
+	bool look;    /* all operations want to be looked at again */
+	u32 up;	      /* nodes whose `up` is set */
+	u64 waiting;  /* operations that wait for a place at a node, a buffer, or another one */
+	u32 places;   /* that have become free for them */
+	u32 turn;     /* the next one to get any */
 	u32 repairs;  /* under way */
 	u32 scan_at, scan_left;
 	bool lacking; /* the scan has met pages that it could do nothing for */
@@ -93,6 +97,8 @@ struct store {
 	u8 (*tag)[SEAL_TAG];
 	u8 *buffers;
 };
+
+_Static_assert(STORE_INFLIGHT == 64, "a bit of `waiting` for each");
 
 /* --- store_map.c ---------------------------------------------------------------------------- */
 
@@ -115,7 +121,6 @@ static inline u32 nodes_in(u32 mask)
 	return n;
 }
 
-u32 nodes_up(const struct store *s);
 /* False: the node is full. */
 bool slot_take(struct store *s, u32 page, u32 node);
 void slot_give_back(struct store *s, u32 page, u32 node);

@@ -2,16 +2,6 @@
 #include "lib/string.h"
 #include "remote/store_internal.h"
 
-u32 nodes_up(const struct store *s)
-{
-	u32 i, mask = 0;
-
-	for (i = 0; i < s->config.nodes; i++)
-		if (s->node[i].up)
-			mask |= BIT(i);
-	return mask;
-}
-
 /* A slab: the free slots of the next word of the bitmap that has any. */
 void slots_ahead(struct store_node *n)
 {

@@ -167,7 +167,7 @@ void repair_work(struct store *s)
 		repair_scan(s);
 	if (likely(!s->scan_left))
 		return;
-	up = nodes_up(s);
+	up = s->up;
 	counting = nodes_counting(s);
 	while (s->scan_left && steps-- && s->repairs < STORE_REPAIRS && s->now >= s->repair_at) {
 		before = s->repairs;

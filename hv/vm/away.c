@@ -23,14 +23,15 @@ u32 away_page(const struct region *region, gpa_t at)
 	return region->first_page + (u32)((at.v - region->base.v) / PAGE_SIZE);
 }
 
-void vcpu_misses(struct vm *vm, u32 away)
+u32 vcpu_misses(struct vm *vm, u32 away)
 {
 	struct vcpu *vcpu = sched_current();
 
 	if (!vcpu || vcpu->vm != vm)
-		return;
+		return 0;
 	vcpu->away = away;
 	vcpu_request(vcpu, REQ_PAGE);
+	return BIT(vcpu->index);
 }
 
 static size_t within_page(gpa_t at, size_t len)

@@ -56,8 +56,13 @@ void remote_insist(bool on);
 bool remote_poll(void);
 bool remote_busy(void);
 
-/* vm/: what runs on this CPU for a vCPU of this VM, if anything does, has to wait. */
-void vcpu_misses(struct vm *vm, u32 away);
+/*
+ * vm/: for the current vCPU of this CPU, which waits for a page: polls the network as long as
+ * nobody else is to run here. True: REQ_PAGE has come. False: it is to leave the run loop.
+ */
+bool sched_await(struct vcpu *vcpu);
+/* vm/: what runs on this CPU for a vCPU of this VM has to wait. The vCPU's bit; 0: nothing does. */
+u32 vcpu_misses(struct vm *vm, u32 away);
 /* vm/: gpa of a page, its number, and how many there are. */
 gpa_t away_address(const struct vm *vm, u32 page);
 u32 away_page(const struct region *region, gpa_t at);

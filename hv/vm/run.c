@@ -35,12 +35,14 @@ static void look_for_page(struct vcpu *vcpu)
 {
 	bool waits;
 
-	__atomic_and_fetch(&vcpu->requests, ~(u32)REQ_PAGE, __ATOMIC_SEQ_CST);
-	waits = remote_waits(vcpu);
-	if (waits && vcpu->state == VCPU_RUNNABLE)
-		vcpu->state = VCPU_WAITING;
-	else if (!waits && vcpu->state == VCPU_WAITING)
-		vcpu->state = VCPU_RUNNABLE;
+	do {
+		__atomic_and_fetch(&vcpu->requests, ~(u32)REQ_PAGE, __ATOMIC_SEQ_CST);
+		waits = remote_waits(vcpu);
+		if (waits && vcpu->state == VCPU_RUNNABLE)
+			vcpu->state = VCPU_WAITING;
+		else if (!waits && vcpu->state == VCPU_WAITING)
+			vcpu->state = VCPU_RUNNABLE;
+	} while (waits && vcpu->state == VCPU_WAITING && sched_await(vcpu));
 }
 
 /* Everything other CPUs and devices can ask for. */
@@ -114,7 +116,8 @@ static __noinline int serve_requests(struct vcpu *vcpu, u32 requests)
 		vcpu_request(vcpu, (requests & ~REQ_YIELD) | REQ_IRQ);
 		return RUN_LEAVE;
 	}
-	event_deliver(vcpu);
+	if (requests != REQ_PAGE) /* which brings no event */
+		event_deliver(vcpu);
 	return RUN_AGAIN;
 }
 

@@ -24,12 +24,14 @@ struct pcpu {
 	u32 idle;	      /* atomic: asleep, or about to: send an interrupt */
 	struct vcpu *current; /* whose VMCS and live state are loaded */
 	u64 slice_end;
-	u64 since; /* TSC up to which the current one's time has been counted */
-	u64 floor; /* TSC ticks: nobody counts as having used less */
+	u64 since;	/* TSC up to which the current one's time has been counted */
+	u64 floor;	/* TSC ticks: nobody counts as having used less */
+	u64 console_at; /* TSC: when the console is to be looked at */
+	u64 spins;	/* TSC: since when it has polled for frames; 0: it does not */
 };
 
 static struct pcpu pcpus[MAX_CPUS];
-static u64 tick_tsc, quantum_tsc, poll_tsc;
+static u64 tick_tsc, quantum_tsc, poll_tsc, spin_tsc, console_tsc;
 
 /*
  * The console has no interrupt; an idle boot processor looks this often for input, or to refill the
@@ -41,6 +43,15 @@ static u64 tick_tsc, quantum_tsc, poll_tsc;
 /* While a neighbour waits for a page, a busy vCPU's CPU looks this often for it. */
 #define PAGE_POLL_US 100
 
+/*
+ * Frames are expected: polling is the quickest way to them. If none has come for so long, a CPU
+ * that the NIC can wake sleeps.
+ */
+#define SPIN_US 50
+
+/* Who does not sleep looks at the console at least this often. */
+#define CONSOLE_POLL_US 100
+
 static struct pcpu *this_pcpu(void)
 {
 	return &pcpus[this_cpu()->index];
@@ -51,6 +62,8 @@ void sched_init(const struct boot_info *boot)
 	tick_tsc = tsc_from_us(boot->options.tick_us);
 	quantum_tsc = tsc_from_us(boot->options.quantum_us);
 	poll_tsc = tsc_from_us(PAGE_POLL_US);
+	spin_tsc = tsc_from_us(SPIN_US);
+	console_tsc = tsc_from_us(CONSOLE_POLL_US);
 }
 
 struct vcpu *sched_current(void)
@@ -288,15 +301,16 @@ void sched_give_way(struct vcpu *vcpu)
 	vcpu_request(vcpu, REQ_YIELD);
 }
 
-static void idle(struct pcpu *p)
+static void idle(struct pcpu *p, u64 wake)
 {
 	__atomic_store_n(&p->idle, 1, __ATOMIC_SEQ_CST);
 	/* Whoever posts something from now on sends an interrupt; what was posted before shows
 	 * here. */
 	if (!pick(p)) {
 		/* Not before: what has been posted may have changed a timer. */
-		u64 wake = earliest_timer(p);
+		u64 timer = earliest_timer(p);
 
+		wake = MIN(wake, timer);
 		if (this_cpu()->index == 0)
 			wake = MIN(wake, rdtsc() + tsc_from_us(console_unsent() ? SEND_POLL_US
 										: IDLE_POLL_US));
@@ -306,6 +320,19 @@ static void idle(struct pcpu *p)
 		apic_timer_stop();
 	}
 	__atomic_store_n(&p->idle, 0, __ATOMIC_SEQ_CST);
+}
+
+/* Frames are expected, and nothing has come. */
+static void spin(struct pcpu *p, u64 now)
+{
+	if (!p->spins)
+		p->spins = now;
+	if (now - p->spins < spin_tsc)
+		return;
+	if (net_arm())
+		idle(p, net_deadline());
+	net_disarm();
+	p->spins = 0;
 }
 
 /* While frames come and go the boot processor stays awake for them. */
@@ -363,17 +390,55 @@ static void run(struct pcpu *p, struct vcpu *vcpu)
 		vcpu->halted_since = now;
 }
 
+static void look_at_console(struct pcpu *p, u64 now)
+{
+	if (now < p->console_at)
+		return;
+	p->console_at = now + console_tsc;
+	console_poll();
+}
+
+bool sched_await(struct vcpu *vcpu)
+{
+	struct pcpu *p = this_pcpu();
+	u32 state = vcpu->state, requests = 0;
+	u64 now;
+
+	p->spins = 0;
+	vcpu->state = VCPU_WAITING;
+	while (p->count == 1 && !vcpu->watch && !vm_is_paused(vcpu->vm)) {
+		requests = __atomic_load_n(&vcpu->requests, __ATOMIC_ACQUIRE);
+		if (requests & (REQ_PAGE | REQ_INIT | CONTROL_REQUESTS))
+			break;
+		now = rdtsc();
+		look_at_console(p, now);
+		if (!remote_poll())
+			break;
+		spin(p, now);
+	}
+	vcpu->state = state;
+	now = rdtsc();
+	p->since = now; /* it has not used the CPU */
+	sched_deadline(vcpu, now);
+	return requests & REQ_PAGE;
+}
+
 __noreturn void sched_loop(void)
 {
 	struct pcpu *p = this_pcpu();
 
 	for (;;) {
 		struct vcpu *vcpu = pick(p);
+		u64 now = rdtsc();
 
-		console_poll();
-		if (vcpu)
+		look_at_console(p, now);
+		if (vcpu) {
+			p->spins = 0;
 			run(p, vcpu);
-		else if (!remote_poll() && !idle_net_poll())
-			idle(p);
+		} else if (remote_poll() || idle_net_poll()) {
+			spin(p, now);
+		} else {
+			idle(p, ~0ull);
+		}
 	}
 }
