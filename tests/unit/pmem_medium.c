@@ -4,10 +4,12 @@
  * hardware could leave.
  */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <ucontext.h>
 
 #include <cmocka.h>
 
@@ -110,6 +112,74 @@ static void test_real(void **state)
 	assert_int_equal(m.direct.v, 0);
 	medium_flush(&m);
 	assert_int_equal(hint_value(HINTS + 0x2000), 1);
+}
+
+/*
+ * The order of things, seen by single-stepping through a flush: F for a fence, H for a hint that is
+ * found stored to.
+ */
+#define RIP 16 /* REG_RIP of sys/ucontext.h */
+
+static char order[64];
+static u32 order_count;
+static u64 hints_before;
+
+static u64 all_hints(void)
+{
+	u64 sum = 0;
+
+	for (u32 i = 0; i < 4; i++)
+		sum += hint_value(HINTS + i * 8);
+	return sum;
+}
+
+static void on_step(int signal, siginfo_t *info, void *context)
+{
+	static const u8 sfence[3] = {0x0f, 0xae, 0xf8};
+	const ucontext_t *c = context;
+	u64 sum = all_hints();
+
+	if (sum != hints_before && order_count < sizeof(order) - 1)
+		order[order_count++] = 'H';
+	hints_before = sum;
+	if (!memcmp((const void *)c->uc_mcontext.gregs[RIP], sfence, 3) &&
+	    order_count < sizeof(order) - 1)
+		order[order_count++] = 'F';
+}
+
+static void test_order(void **state)
+{
+	const struct sigaction action = {.sa_sigaction = on_step, .sa_flags = SA_SIGINFO};
+	struct sigaction old;
+	struct nfit_table table;
+	static struct nfit nfit;
+	const char *why;
+	u32 where;
+
+	host_memory_release();
+	host_memory_init(4 * MIB);
+	nfit_begin(&table);
+	nfit_add_spa(&table, 1, guid_persistent, BASE, BYTES);
+	for (u32 i = 0; i < 4; i++) {
+		nfit_add_mapping(&table, i, 1, 0, BYTES);
+		nfit_add_hints(&table, i, 1, HINTS + i * 8, 8);
+	}
+	assert_int_equal(nfit_parse(table.bytes, table.length, &nfit, &why, &where), 0);
+	assert_int_equal(medium_init_real(&m, &nfit, &nfit.range[0], true), 0);
+	hints_before = all_hints();
+	sigaction(SIGTRAP, &action, &old);
+	asm volatile("sub $128, %%rsp; pushf; orl $0x100, (%%rsp); popf; add $128, %%rsp"
+		     :
+		     :
+		     : "memory", "cc");
+	medium_flush(&m);
+	asm volatile("sub $128, %%rsp; pushf; andl $~0x100, (%%rsp); popf; add $128, %%rsp"
+		     :
+		     :
+		     : "memory", "cc");
+	sigaction(SIGTRAP, &old, NULL);
+	/* 5.2.25.8: what was stored before is accepted first; and done is what has been told. */
+	assert_string_equal(order, "FHHHHF");
 }
 
 static void test_direct(void **state)
@@ -369,10 +439,11 @@ static void test_log(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_real),	    cmocka_unit_test(test_direct),
-		cmocka_unit_test(test_model_flush), cmocka_unit_test(test_model_drain),
-		cmocka_unit_test(test_model_cut),   cmocka_unit_test(test_model_image),
-		cmocka_unit_test(test_seed),	    cmocka_unit_test(test_log),
+		cmocka_unit_test(test_order),	    cmocka_unit_test(test_real),
+		cmocka_unit_test(test_direct),	    cmocka_unit_test(test_model_flush),
+		cmocka_unit_test(test_model_drain), cmocka_unit_test(test_model_cut),
+		cmocka_unit_test(test_model_image), cmocka_unit_test(test_seed),
+		cmocka_unit_test(test_log),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);

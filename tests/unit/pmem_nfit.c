@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "nfit_qemu.h"
 #include "nfit_table.h"
 #include "pmem/nfit.h"
 
@@ -252,6 +253,33 @@ static void test_hints(void **state)
 	refused(ERR_RANGE, "too many");
 }
 
+/* A table that we have not made. */
+static void test_qemu(void **state)
+{
+	u16 dimm[NFIT_MAX_DIMMS];
+	bool all;
+
+	memcpy(table.bytes, nfit_qemu, sizeof(nfit_qemu));
+	assert_int_equal(parse(sizeof(nfit_qemu)), 0);
+	assert_int_equal(nfit.ranges, 2);
+	assert_int_equal(nfit.range[0].index, 4);
+	assert_int_equal(nfit.range[0].kind, NFIT_PERSISTENT);
+	assert_true(nfit.range[0].base == 0x103e00000 && nfit.range[0].bytes == 32 * MIB);
+	assert_int_equal(nfit.range[0].attributes, NFIT_ATTR_WB | NFIT_ATTR_NV);
+	assert_true(nfit.range[1].base == 4 * GIB && nfit.range[1].bytes == 62 * MIB);
+	assert_int_equal(nfit.mappings, 2);
+	assert_int_equal(nfit.mapping[0].handle, 2);
+	assert_int_equal(nfit.mapping[0].control, 5);
+	assert_int_equal(nfit.mapping[1].bytes, 62 * MIB);
+	assert_int_equal(nfit.controls, 2);
+	assert_int_equal(nfit.control[0].vendor, 0x8086);
+	assert_int_equal(nfit.control[1].serial, 0x123456);
+	assert_int_equal(nfit.hints, 0);
+	assert_false(nfit.has_caps);
+	assert_int_equal(nfit_range_dimms(&nfit, &nfit.range[0], dimm, &all), 0);
+	assert_false(all);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -259,6 +287,7 @@ int main(void)
 		cmocka_unit_test(test_header),	   cmocka_unit_test(test_truncated),
 		cmocka_unit_test(test_lengths),	   cmocka_unit_test(test_ranges),
 		cmocka_unit_test(test_references), cmocka_unit_test(test_hints),
+		cmocka_unit_test(test_qemu),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
