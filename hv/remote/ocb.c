@@ -14,14 +14,18 @@ _Static_assert(offsetof(struct ocb, encrypt) % 16 == 0 && offsetof(struct ocb, d
 	       "alignment of SSE's operands");
 _Static_assert(TAG_PIECE % OCB_EIGHT == 0, "ocb_aesni.S begins where it ended");
 
-/* Sixteen bytes; a call of memcpy() for each would double what there is to do besides the blocks.
- */
-static void copy_block(u8 to[16], const u8 from[16])
+/* Sixteen bytes, without calls: they would double what there is to do besides the blocks. */
+static inline void copy_block(u8 to[16], const u8 from[16])
 {
 	__builtin_memcpy(to, from, 16);
 }
 
-static void xor_block(u8 to[16], const u8 with[16])
+static inline void clear_block(u8 block[16])
+{
+	__builtin_memset(block, 0, 16);
+}
+
+static inline void xor_block(u8 to[16], const u8 with[16])
 {
 	u64 a[2], b[2];
 
@@ -95,10 +99,9 @@ static void next_offset(const struct ocb *o, u8 offset[16], u32 i)
 /* `len` < 16 bytes, then a one, then zeros. */
 static void pad(u8 block[16], const u8 *data, size_t len)
 {
-	static const u8 zeros[16];
 	size_t i;
 
-	copy_block(block, zeros);
+	clear_block(block);
 	for (i = 0; i < len; i++)
 		block[i] = data[i];
 	block[len] = 0x80;
@@ -110,7 +113,7 @@ static void hash(const struct ocb *o, const u8 *data, size_t len, u8 sum[16])
 	u8 offset[16] = {0}, block[16];
 	u32 i;
 
-	memset(sum, 0, 16);
+	clear_block(sum);
 	for (i = 1; len >= 16; i++, data += 16, len -= 16) {
 		next_offset(o, offset, i);
 		copy_block(block, data);
@@ -134,7 +137,7 @@ static void begin(const struct ocb *o, struct ocb_pass *p, const u8 nonce[OCB_NO
 	u64 high, low, more;
 	u32 bottom;
 
-	memcpy(top + 4, nonce, OCB_NONCE);
+	__builtin_memcpy(top + 4, nonce, OCB_NONCE);
 	bottom = top[15] & 63;
 	top[15] &= 0xc0;
 	encipher(o, top);
@@ -147,12 +150,12 @@ static void begin(const struct ocb *o, struct ocb_pass *p, const u8 nonce[OCB_NO
 	}
 	put_be64(p->offset, high);
 	put_be64(p->offset + 8, low);
-	memset(p->sum, 0, sizeof(p->sum));
+	clear_block(p->sum);
 	p->blocks = 0;
 }
 
-static void few_blocks(const struct ocb *o, struct ocb_pass *p, bool decrypt, const u8 *from,
-		       u8 *to, u32 blocks)
+static void __noinline few_blocks(const struct ocb *o, struct ocb_pass *p, bool decrypt,
+				  const u8 *from, u8 *to, u32 blocks)
 {
 	u8 offset[OCB_SOFT][16], data[OCB_SOFT][16] = {{0}};
 	u32 i, n;
