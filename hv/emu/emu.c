@@ -100,7 +100,6 @@ static enum emu_status decode(struct emu_run *run, struct window *w, struct emu_
 	enum emu_status status;
 
 	slot->mode = 0;
-	slot->plain = false;
 	for (;;) {
 		status =
 			insn_decode(mode, w->bytes.byte, w->len, &slot->insn, &run->report->reason);

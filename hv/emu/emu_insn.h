@@ -2,6 +2,7 @@
 #pragma once
 
 #include "emu/emu.h"
+#include "vm/platform.h"
 
 /* What to do. All but strings have one memory operand; PUSH and POP have the stack too. */
 enum emu_op {
@@ -119,25 +120,37 @@ union emu_bytes {
 };
 
 #define EMU_CACHE_SLOTS 16
-#define EMU_CODE_STEPS	4
 
-/* Where the code of the last trapped store lies (store.c). */
-struct emu_code {
-	u64 page, cr3; /* linear */
-	u32 steps;     /* entries; 0: nothing is known */
-	const u64 *entry[EMU_CODE_STEPS];
-	u64 value[EMU_CODE_STEPS]; /* of the entries, without A and D */
-	const u8 *bytes;	   /* the page */
+/*
+ * A store that has been emulated before, with what shows that the guest executes it again, in the
+ * form that takes least time to look at (store.c).
+ */
+#define EMU_KNOWN_STEPS 4
+#define EMU_KNOWN_SLOTS 8
+struct emu_known {
+	struct known_store store; /* size 0: nothing is known */
+	u64 rip, cr3;		  /* linear; as in the VMCS */
+	/* The paging-structure entries on the way to its bytes, and what is in them but for A and
+	 * D. Where they are fewer, the last one again. */
+	const u64 *entry[EMU_KNOWN_STEPS];
+	u64 entry_value[EMU_KNOWN_STEPS];
+	const u64 *code; /* its bytes, and what they are in two words of which `mask` counts */
+	u64 bytes[2], mask[2];
+	/* Its operand's address: *base + (*index << shift) + disp; registers, or `zero`. */
+	const u64 *base, *index;
+	u64 disp, zero;
+	u8 shift;
+	u64 last; /* where in a page the operand may begin */
+	u64 imm;
 };
 
 struct emu_cache {
 	struct emu_cache_slot {
 		union emu_bytes bytes;
 		struct emu_insn insn;
-		u8 mode;    /* 0: empty */
-		bool plain; /* a store for store.c */
+		u8 mode; /* 0: empty */
 	} slot[EMU_CACHE_SLOTS];
-	struct emu_code code;
+	struct emu_known known[EMU_KNOWN_SLOTS];
 };
 
 static inline struct emu_cache_slot *emu_slot(struct emu_cache *cache, u64 rip)
@@ -145,7 +158,6 @@ static inline struct emu_cache_slot *emu_slot(struct emu_cache *cache, u64 rip)
 	return &cache->slot[(rip ^ rip >> 4) % EMU_CACHE_SLOTS];
 }
 
-struct vcpu;
 struct walk_state;
 
 /* The store at `rip` has been emulated: mmio_known_store() may know it from now on. */

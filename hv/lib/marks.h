@@ -12,6 +12,7 @@ struct marks {
 	u64 *word;  /* a bit for each number */
 	u64 *group; /* a bit for each word that may not be 0 */
 	u64 count;  /* numbers from 0 to count - 1 */
+	u64 groups; /* words at `group` */
 };
 
 #define MARKS_NONE (~0ull)
@@ -33,6 +34,7 @@ static inline void marks_init(struct marks *m, void *memory, u64 count)
 	m->word = memory;
 	m->group = m->word + marks_words(count);
 	m->count = count;
+	m->groups = marks_words(marks_words(count));
 }
 
 static inline bool marks_has(const struct marks *m, u64 n)
@@ -53,7 +55,7 @@ static inline bool marks_empty(const struct marks *m)
 {
 	u64 any = 0;
 
-	for (u64 g = 0; g < marks_words(marks_words(m->count)); g++)
+	for (u64 g = 0; g < m->groups; g++)
 		any |= __atomic_load_n(&m->group[g], __ATOMIC_ACQUIRE);
 	return !any;
 }

@@ -5,6 +5,8 @@
 #include "vm/internal.h"
 #include "vm/platform.h"
 
+_Static_assert(PMEM_HINTS_STRIDE == PAGE_SIZE, "a page of hints for each region");
+
 struct pmem_region *pmem_region(const struct vm *vm, u64 number)
 {
 	return vm->pmem && number < vm->pmem->count ? &vm->pmem->region[number] : NULL;
@@ -47,6 +49,7 @@ static inline void flush(struct vm *vm, struct pmem_region *r)
 		pmem_begin(vm);
 }
 
+/* A mode that changes just now: what is stored meanwhile comes before that or after it. */
 static bool traps(const struct pmem_region *r)
 {
 	return r->hints.v && __atomic_load_n(&r->mode, __ATOMIC_RELAXED) == HC_PMEM_MODE_TRAP;
@@ -75,23 +78,26 @@ bool pmem_window_step(struct vcpu *vcpu, u32 number)
 	return true;
 }
 
-bool pmem_window_store(struct vcpu *vcpu, u32 number, u64 offset, const struct ept_fault *fault)
+bool pmem_window_store(struct vcpu *vcpu, gpa_t at, gva_t linear)
 {
-	struct pmem_region *r = pmem_region(vcpu->vm, number);
-	struct known_store store;
+	struct pmem_region *r = pmem_region(vcpu->vm, (at.v - PMEM_HINTS_BASE) / PMEM_HINTS_STRIDE);
+	const struct known_store *store;
 	u8 *to;
 
-	if (!r || !r->hints.v || !mmio_known_store(vcpu, fault, &store))
+	if (!r || !traps(r))
 		return false;
-	to = (u8 *)phys_to_ptr(r->hints) + offset;
-	if (store.size == 8)
-		*(u64 *)(void *)to = store.value;
-	else if (store.size == 4)
-		*(u32 *)(void *)to = (u32)store.value;
+	store = mmio_known_store(vcpu, linear);
+	if (!store)
+		return false;
+	to = (u8 *)phys_to_ptr(r->hints) + at.v % PAGE_SIZE;
+	if (store->size == 8)
+		*(u64 *)(void *)to = *(const u64 *)store->from;
+	else if (store->size == 4)
+		*(u32 *)(void *)to = *(const u32 *)store->from;
 	else
-		memcpy(to, &store.value, store.size);
+		memcpy(to, store->from, store->size);
 	flush(vcpu->vm, r);
-	end_instruction(vcpu, store.length, false);
+	end_instruction(vcpu, store->length, false);
 	return true;
 }
 

@@ -162,7 +162,6 @@ static void exit_apic_access(struct vcpu *vcpu)
 		.read = type == 0,
 		.write = type == 1,
 		.fetch = type == 2,
-		.present = true,
 	};
 
 	event_collect(vcpu);
@@ -207,20 +206,17 @@ static void reflect_refusal(struct vcpu *vcpu, const struct ept_fault *fault)
 	vcpu_inject_pf(vcpu, fault->linear, error);
 }
 
-static void exit_ept_violation(struct vcpu *vcpu)
+static __noinline void map_or_emulate(struct vcpu *vcpu, gpa_t at, u64 q)
 {
-	u64 q = vmcs_read(VMCS_EXIT_QUALIFICATION);
 	struct ept_fault fault = {
-		.addr = gpa(vmcs_read(VMCS_GUEST_PHYSICAL_ADDRESS)),
+		.addr = at,
 		.read = q & BIT(0),
 		.write = q & BIT(1),
 		.fetch = q & BIT(2),
-		.present = q & (BIT(3) | BIT(4) | BIT(5)),
 		.linear_valid = q & BIT(7),
 		.walk = (q & BIT(7)) && !(q & BIT(8)),
 	};
 
-	vcpu->ept_faults++;
 	if (fault.linear_valid)
 		fault.linear = gva(vmcs_read(VMCS_GUEST_LINEAR_ADDRESS));
 	event_collect(vcpu);
@@ -239,6 +235,34 @@ static void exit_ept_violation(struct vcpu *vcpu)
 		reflect_refusal(vcpu, &fault);
 		break;
 	}
+}
+
+/*
+ * Bits of the exit qualification (SDM table 28-7): what an instruction does to data when it only
+ * writes it, with no IRET and no walk of page tables in it.
+ */
+#define EPT_STORE      (BIT(1) | BIT(7) | BIT(8))
+#define EPT_STORE_MASK (EPT_STORE | BIT(0) | BIT(2) | BIT(12))
+
+/* A short way for flush hints that trap, as guests write them. */
+static __noinline void exit_near_window(struct vcpu *vcpu, gpa_t at, u64 q)
+{
+	if ((q & EPT_STORE_MASK) != EPT_STORE ||
+	    (vmcs_read(VMCS_IDT_VECTORING_INFO) & INTR_INFO_VALID) ||
+	    !pmem_window_store(vcpu, at, gva(vmcs_read(VMCS_GUEST_LINEAR_ADDRESS))))
+		map_or_emulate(vcpu, at, q);
+}
+
+static void exit_ept_violation(struct vcpu *vcpu)
+{
+	u64 q = vmcs_read(VMCS_EXIT_QUALIFICATION);
+	gpa_t at = gpa(vmcs_read(VMCS_GUEST_PHYSICAL_ADDRESS));
+
+	vcpu->ept_faults++;
+	if (unlikely(space_near_window(&vcpu->vm->space, at)))
+		exit_near_window(vcpu, at, q);
+	else
+		map_or_emulate(vcpu, at, q);
 }
 
 static void exit_ept_misconfig(struct vcpu *vcpu)

@@ -116,8 +116,12 @@ void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *fr
 /* The window is made writable for the instruction that wants to, which the emulator does not know;
  * false: it cannot be. */
 bool pmem_window_step(struct vcpu *vcpu, u32 number);
-/* The whole instruction, if it is a store that mmio_known_store() knows; else false. */
-bool pmem_window_store(struct vcpu *vcpu, u32 number, u64 offset, const struct ept_fault *fault);
+/*
+ * The short way, for a store at linear address `linear` that nothing is known of but that it only
+ * writes at `at`. True: it was to a window whose stores trap, by an instruction that
+ * mmio_known_store() knows, and all of that is done.
+ */
+bool pmem_window_store(struct vcpu *vcpu, gpa_t at, gva_t linear);
 void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes);
 void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes);
 /* pmem/: all vCPUs have stopped: what is to be saved is, before anybody is told that the VM has
@@ -130,16 +134,15 @@ int pmem_open(struct vm *vm, u32 number, u64 page);
 s64 pmem_hypercall(struct vcpu *vcpu, u64 what, u64 number, u64 argument);
 
 /*
- * emu/: the short way for stores that have been emulated before. True: what is to be stored at
- * fault->addr, within its page, and how long the instruction is. Nothing has been done. Only for
- * plain data writes with a linear address.
+ * emu/: what the guest is executing, if that is a store which has been emulated before, and to
+ * `linear` and no other page; else NULL. Nothing has been done. For plain writes of data.
  */
 struct known_store {
-	u64 value;
-	u32 size; /* 1, 2, 4 or 8 */
-	u32 length;
+	const void *from; /* until the vCPU's registers change */
+	u32 size;	  /* 1, 2, 4 or 8 */
+	u32 length;	  /* of the instruction */
 };
-bool mmio_known_store(struct vcpu *vcpu, const struct ept_fault *fault, struct known_store *out);
+const struct known_store *mmio_known_store(struct vcpu *vcpu, gva_t linear);
 
 /*
  * emu/: what a vCPU needs for mmio_emulate(), allocated when it is created (any CPU). 0 or

@@ -174,8 +174,13 @@ int space_add_window(struct vm *vm, gpa_t base, u64 bytes, u32 number)
 {
 	struct region region = {
 		.base = base, .bytes = bytes, .kind = REGION_WINDOW, .device = number};
+	struct space *space = &vm->space;
+	u64 end = MAX(base.v + bytes, space->windows.v + space->window_bytes);
 
-	return insert_region(&vm->space, &region);
+	if (!space->window_bytes || base.v < space->windows.v)
+		space->windows = base;
+	space->window_bytes = end - space->windows.v;
+	return insert_region(space, &region);
 }
 
 static struct region *region_at(struct space *space, gpa_t base)
@@ -447,11 +452,6 @@ static enum fault_result window_fault(struct vcpu *vcpu, const struct region *re
 	gpa_t page = gpa(fault->addr.v & PAGE_MASK);
 	int err = ERR_PERM;
 
-	/* Perms may change just now: then the store came before or comes after that. */
-	if (likely(wanted == EPT_W && fault->linear_valid && !fault->walk && !vcpu->event.info &&
-		   !(__atomic_load_n(&region->perms, __ATOMIC_RELAXED) & EPT_W)) &&
-	    pmem_window_store(vcpu, region->device, fault->addr.v - region->base.v, fault))
-		return FAULT_DONE;
 	spin_lock(&space->lock);
 	if (region->perms && (region->perms & wanted) == wanted) {
 		ept_reserve(&space->view, FAULT_RESERVE);

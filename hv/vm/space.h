@@ -70,6 +70,8 @@ struct space {
 	u32 region_count;
 	u32 override_count;
 	u32 pmem_count; /* regions of REGION_PMEM */
+	gpa_t windows;	/* all of REGION_WINDOW lie in so many bytes from here */
+	u64 window_bytes;
 	struct region region[SPACE_MAX_REGIONS];
 	struct override override[SPACE_MAX_OVERRIDES];
 	struct ept_view view; /* the default view; capabilities bring their own */
@@ -81,8 +83,7 @@ struct ept_fault {
 	gva_t linear;
 	bool read, write, fetch;
 	bool linear_valid;
-	bool walk;    /* the access was to a guest paging structure, not the final address */
-	bool present; /* the view mapped the page with fewer rights */
+	bool walk; /* the access was to a guest paging structure, not the final address */
 };
 
 enum fault_result {
@@ -129,6 +130,12 @@ u64 space_close_page(struct vm *vm, gpa_t base, u64 from);
  */
 int space_add_window(struct vm *vm, gpa_t base, u64 bytes, u32 number);
 void space_set_window(struct vm *vm, gpa_t base, hpa_t frame, u64 perms, enum ept_memtype type);
+
+/* False: `at` is in no window. */
+static inline bool space_near_window(const struct space *space, gpa_t at)
+{
+	return at.v - space->windows.v < space->window_bytes;
+}
 
 /* The region that holds `at`, or NULL for a hole (reads all ones, writes are ignored). The same in
  * line, for paths that have to be short. */

@@ -111,8 +111,7 @@ u32 hypercall_by_port(struct vcpu *vcpu);
 void pmem_window_write(struct vcpu *vcpu, u32 number, u64 offset, const void *from, size_t bytes);
 void pmem_window_read(struct vcpu *vcpu, u32 number, u64 offset, void *to, size_t bytes);
 void pmem_written(struct vm *vm, u32 number, u64 offset, u64 bytes);
-struct ept_fault;
-bool pmem_window_store(struct vcpu *vcpu, u32 number, u64 offset, const struct ept_fault *fault);
+bool pmem_window_store(struct vcpu *vcpu, gpa_t at, gva_t linear);
 
 bool pmem_window_step(struct vcpu *vcpu, u32 number);
 bool vcpu_step_exit(struct vcpu *vcpu, u32 reason);
@@ -139,14 +138,13 @@ __attribute__((weak)) void vcpu_step_begin(struct vcpu *vcpu)
 }
 
 struct known_store;
-bool mmio_known_store(struct vcpu *vcpu, const struct ept_fault *fault, struct known_store *out);
+const struct known_store *mmio_known_store(struct vcpu *vcpu, gva_t linear);
 void vcpu_instruction_effects(struct vcpu *vcpu, u64 shadow, u64 rflags, bool resume);
 void vmcs_write_failed(void);
 
-__attribute__((weak)) bool mmio_known_store(struct vcpu *vcpu, const struct ept_fault *fault,
-					    struct known_store *out)
+__attribute__((weak)) const struct known_store *mmio_known_store(struct vcpu *vcpu, gva_t linear)
 {
-	return false;
+	return NULL;
 }
 
 __attribute__((weak)) void vcpu_instruction_effects(struct vcpu *vcpu, u64 shadow, u64 rflags,
@@ -166,8 +164,7 @@ __attribute__((weak)) void emu_remember(struct vcpu *vcpu, const struct walk_sta
 {
 }
 
-__attribute__((weak)) bool pmem_window_store(struct vcpu *vcpu, u32 number, u64 offset,
-					     const struct ept_fault *fault)
+__attribute__((weak)) bool pmem_window_store(struct vcpu *vcpu, gpa_t at, gva_t linear)
 {
 	return false;
 }
