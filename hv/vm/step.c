@@ -12,6 +12,7 @@
 #include "vm/internal.h"
 #include "x86/regs.h"
 
+#define PENDING_BS   BIT64(14)
 #define STEP_FLAGS   (RFLAGS_IF | RFLAGS_TF)
 #define SHADOW	     (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)
 #define DEBUGCTL_BTF BIT64(1)
@@ -24,6 +25,15 @@ void vcpu_step_begin(struct vcpu *vcpu)
 	s->rflags = vmcs_read(VMCS_GUEST_RFLAGS);
 	s->shadow = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
 	s->debugctl = vmcs_read(VMCS_GUEST_DEBUGCTL);
+	/*
+	 * A trap that is pending would come before the instruction. There is one only with blocking
+	 * by MOV SS (SDM 28.3.4), and of what that holds back single-stepping has to come after the
+	 * instruction. Bochs (2.7) saves BS whenever TF is set: the guest would be trapped for
+	 * ever.
+	 */
+	s->pending = vmcs_read(VMCS_GUEST_PENDING_DEBUG);
+	vmcs_write(VMCS_GUEST_PENDING_DEBUG,
+		   s->shadow & INTERRUPTIBILITY_MOV_SS ? s->pending & ~PENDING_BS : 0);
 	ept_overlay_use(&s->overlay);
 	vmcs_write(VMCS_GUEST_RFLAGS, (s->rflags & ~(u64)RFLAGS_IF) | RFLAGS_TF);
 	/* The instruction ends the shadow; with TF, entry wants BS pending in it (SDM 27.3.1.5). */
@@ -41,8 +51,10 @@ void vcpu_step_end(struct vcpu *vcpu)
 
 	vcpu->watch &= ~(u64)WATCH_STEP;
 	vmcs_write(VMCS_GUEST_RFLAGS, (rflags & ~(u64)STEP_FLAGS) | (s->rflags & STEP_FLAGS));
-	if ((s->shadow & SHADOW) && vmcs_read(VMCS_GUEST_RIP) == s->rip)
+	if ((s->shadow & SHADOW) && vmcs_read(VMCS_GUEST_RIP) == s->rip) {
 		vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, s->shadow);
+		vmcs_write(VMCS_GUEST_PENDING_DEBUG, s->pending);
+	}
 	vmcs_write(VMCS_GUEST_DEBUGCTL, s->debugctl);
 	vmcs_write(VMCS_EXCEPTION_BITMAP, vcpu->exception_bitmap);
 	vmcs_write(VMCS_EPTP, vcpu->view->eptp);

@@ -90,7 +90,7 @@ _Static_assert(sizeof(struct posted) == 64, "posted-interrupt descriptor");
 /* A step: what it has changed. */
 struct vcpu_step {
 	struct ept_overlay overlay; /* eptp 0: this vCPU cannot step */
-	u64 rip, rflags, shadow, debugctl;
+	u64 rip, rflags, shadow, pending, debugctl;
 };
 
 struct vcpu {

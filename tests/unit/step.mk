@@ -1,0 +1,1 @@
+INCLUDED_step := hv/vm/step.c
