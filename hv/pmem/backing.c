@@ -275,10 +275,13 @@ void backing_written(struct vm *vm, struct backing *b, u32 part, u64 offset, u64
 
 void backing_tick(struct vm *vm, struct backing *b)
 {
-	if (!b->running || b->broken || b->dirty <= b->budget - b->budget / 4 ||
+	u64 enough = b->budget - b->budget / 4;
+
+	/* A look without the lock, which most ticks end with. */
+	if (!b->running || b->broken || __atomic_load_n(&b->dirty, __ATOMIC_RELAXED) <= enough ||
 	    !spin_trylock(&b->lock))
 		return;
-	if (b->dirty > b->budget - b->budget / 4)
+	if (b->dirty > enough)
 		write_back(vm, b);
 	spin_unlock(&b->lock);
 }

@@ -66,39 +66,24 @@ static void fence(void)
 	asm volatile("sfence" ::: "memory");
 }
 
-/* Tells one controller; the model's answers are collected, since it looks at a page but once. */
-static void tell(struct medium *m, u32 controller, u32 *told)
-{
-	if (m->kind != MEDIUM_MODEL)
-		store_hints(m, controller);
-	*told |= BIT(controller);
-	__atomic_add_fetch(&m->flushes[controller], 1, __ATOMIC_RELAXED);
-}
-
 void medium_flush(struct medium *m)
 {
-	u32 told = 0;
+	u32 told = 0; /* of the model, which looks at a page but once for all of them */
 
 	if (!m->controllers)
 		return;
 	/* 5.2.25.8: earlier stores first have to be accepted by the memory subsystem; and the guest
 	 * may take it as done only when the hints have been stored. */
 	fence();
-	for (u32 c = 0; c < m->controllers; c++)
-		tell(m, c, &told);
+	for (u32 c = 0; c < m->controllers; c++) {
+		if (m->kind != MEDIUM_MODEL)
+			store_hints(m, c);
+		told |= BIT(c);
+		__atomic_add_fetch(&m->flushes[c], 1, __ATOMIC_RELAXED);
+	}
 	if (m->kind == MEDIUM_MODEL && !marks_empty(&m->written))
 		model_flush(m, told);
 	fence();
-}
-
-void medium_flush_one(struct medium *m, u32 controller)
-{
-	u32 told = 0;
-
-	if (m->kind != MEDIUM_MODEL || controller >= m->controllers)
-		return;
-	tell(m, controller, &told);
-	model_flush(m, told);
 }
 
 void medium_drain(struct medium *m)

@@ -102,12 +102,11 @@ static inline void medium_unlock(struct medium *m)
  */
 void medium_flush(struct medium *m);
 
-/* The model only; others ignore it. One controller's queue; lines at random; loss of power. */
-void medium_flush_one(struct medium *m, u32 controller);
+/* The model only, here and below; others ignore it. Some lines, at random. */
 void medium_drain(struct medium *m);
 /*
- * No CPU writes to the memory. Of the lines that are pending, some reach the medium, as full as
- * each controller's queue happens to be; then memory is what the medium holds.
+ * Loss of power. No CPU writes to the memory. Of the lines that are pending, some reach the medium,
+ * as full as each controller's queue happens to be; then memory is what the medium holds.
  */
 void medium_cut(struct medium *m);
 /*
