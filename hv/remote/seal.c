@@ -30,6 +30,8 @@ void seal_init(struct seal *s, const u8 key[SEAL_KEY])
 	seal_init_as(s, key, seal_hardware());
 }
 
+_Static_assert(PAGE_SIZE / 16 <= OCB_BLOCKS, "a page is one message");
+
 struct wire_name {
 	u8 nonce[12], page[4];
 };
