@@ -13,7 +13,7 @@ import zlib
 import pytest
 
 from umbra_tools import report, report_page, symbols
-from umbra_tools.base import Failure
+from umbra_tools.base import ROOT, Failure
 from umbra_tools.config import Config
 
 NONE = symbols.Symbols()
@@ -146,6 +146,15 @@ def test_remote_memory_is_parsed():
     assert sorted(remote.gauges) == [0, 1, 3, 4]
     assert remote.gauges[4] == [400, 200, 4000, 2400, 2000, 240]
     assert report.parse(vm_lines())[0][0].remote is None
+
+
+def test_remote_memory_has_the_keys_that_are_written():
+    source = (ROOT / "hv/remote/report.c").read_text()
+    formats = re.findall(r'"((?:[^"\\\\]|\\\\.)*)"', re.sub(r'"\s*"', "", source))
+    for kind, keys in report.REMOTE.items():
+        (text,) = [f for f in formats if f.startswith(f"{kind} ")]
+        assert tuple(re.findall(r"(\w+)=%", text)) == keys
+    assert f"_Static_assert(PROFILE_GAUGES == {report.GAUGES}" in source
 
 
 def test_long_lists_go_on_in_another_line():
