@@ -104,6 +104,31 @@ static void test_take(void **state)
 	end();
 }
 
+/* As ept_fill() would, where there is a table and nothing in it; never over anything else. */
+static void test_put(void **state)
+{
+	struct ept_leaf leaf;
+	u64 generation;
+
+	start();
+	assert_false(ept_page_put(&view, AT, hpa(0x5000), EPT_RWX)); /* no table */
+	assert_false(seen(AT).present);
+	assert_int_equal(
+		ept_fill(&view, gpa_add(AT, PAGE_SIZE), hpa(0x6000), PAGE_SIZE, EPT_RWX, EPT_WB),
+		0);
+	generation = view.generation;
+	assert_true(ept_page_put(&view, AT, hpa(0x5000), EPT_R | EPT_X));
+	assert_int_equal(view.generation, generation);
+	assert_int_equal(seen(AT).frame, 0x5000);
+	assert_int_equal(ept_lookup(&view, AT, &leaf), 0);
+	assert_int_equal(leaf.perms, EPT_R | EPT_X);
+	assert_int_equal(leaf.type, EPT_WB);
+	assert_false(ept_page_put(&view, AT, hpa(0x7000), EPT_RWX));
+	assert_int_equal(seen(AT).frame, 0x5000);
+	assert_int_equal(seen(gpa_add(AT, PAGE_SIZE)).frame, 0x6000);
+	end();
+}
+
 /* A large leaf is none of theirs. */
 static void test_large(void **state)
 {
@@ -112,6 +137,7 @@ static void test_large(void **state)
 	assert_true(hw_write(view.eptp, 0x3000));
 	assert_false(ept_page_accessed(&view, gpa(0x3000)));
 	assert_false(ept_page_take(&view, gpa(0x3000)));
+	assert_false(ept_page_put(&view, gpa(0x3000), hpa(0x5000), EPT_RWX));
 	assert_true(seen(gpa(0x3000)).present);
 	end();
 }
@@ -138,9 +164,8 @@ static void test_race(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_accessed),
-		cmocka_unit_test(test_take),
-		cmocka_unit_test(test_large),
+		cmocka_unit_test(test_accessed), cmocka_unit_test(test_take),
+		cmocka_unit_test(test_put),	 cmocka_unit_test(test_large),
 		cmocka_unit_test(test_race),
 	};
 
