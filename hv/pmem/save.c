@@ -124,14 +124,23 @@ static bool entry_good(const struct save_dir_entry *e, u64 limit)
 	       e->sectors <= limit - e->first && strnlen(e->vm, sizeof(e->vm)) < sizeof(e->vm);
 }
 
+static bool overlap(const struct save_dir_entry *a, const struct save_dir_entry *b)
+{
+	return a->first < b->first + b->sectors && b->first < a->first + a->sectors;
+}
+
 static bool dir_good(struct save_dir *dir)
 {
 	if (memcmp(dir->magic, SAVE_DIR_MAGIC, sizeof(dir->magic)) != 0 ||
 	    dir->version != SAVE_VERSION || dir->count > SAVE_DIR_MAX || dir->crc != dir_crc(dir))
 		return false;
-	for (u32 i = 0; i < dir->count; i++)
+	for (u32 i = 0; i < dir->count; i++) {
 		if (!entry_good(&dir->entry[i], store.part.sectors))
 			return false;
+		for (u32 j = 0; j < i; j++)
+			if (overlap(&dir->entry[i], &dir->entry[j]))
+				return false;
+	}
 	return true;
 }
 

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "lib/crc32.h"
 #include "pmem/save.h"
 
 #define DISK_SECTORS 1536
@@ -400,6 +401,28 @@ static void test_directory(void **state)
 	}
 }
 
+/* Checksums are right, and two areas share sectors: nobody writes to either. */
+static void test_overlap(void **state)
+{
+	struct save_dir dir;
+	u64 apart;
+
+	blank_disk();
+	start();
+	assert_int_equal(open_as("w", 0, DATA), 0);
+	memcpy(&dir, disk[FIRST], sizeof(dir));
+	assert_int_equal(dir.count, 2);
+	apart = dir.entry[1].first;
+	for (u64 first = apart - 1; first <= apart; first++) {
+		dir.entry[1].first = first;
+		dir.crc = 0;
+		dir.crc = crc32(0, &dir, sizeof(dir));
+		for (u32 copy = 0; copy < 2; copy++)
+			memcpy(disk[FIRST + copy * 8], &dir, sizeof(dir));
+		assert_int_equal(save_store_open(&part, &why), first < apart ? ERR_INVAL : 0);
+	}
+}
+
 /* The first start: power is gone at every sector of it. */
 static void test_first_interrupted(void **state)
 {
@@ -509,7 +532,7 @@ int main(void)
 		cmocka_unit_test(test_limit),	     cmocka_unit_test(test_bit_flips),
 		cmocka_unit_test(test_directory),    cmocka_unit_test(test_first_interrupted),
 		cmocka_unit_test(test_many_regions), cmocka_unit_test(test_unreadable),
-		cmocka_unit_test(test_cost),
+		cmocka_unit_test(test_cost),	     cmocka_unit_test(test_overlap),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
