@@ -14,9 +14,10 @@ static unsigned int stepping;
 static void start_machine(u64 features)
 {
 	new_machine(PHYS, features);
-	boot.memory_count = 2;
+	boot.memory_count = 3;
 	boot.memory[0].bytes = RANGE - 1 * MIB;
 	boot.memory[1] = (struct boot_range){RANGE, 8 * MIB, BOOT_MEM_PERSISTENT, 0};
+	boot.memory[2] = (struct boot_range){RANGE + 8 * MIB, 8 * MIB, BOOT_MEM_USABLE, 0};
 	frame_init(&boot);
 	pmem_init(&boot);
 }
@@ -413,6 +414,21 @@ static u64 host_hint(u32 n)
 	return *(u64 *)phys_to_ptr(hpa(HINTS + 8 + n * 64));
 }
 
+/* Whoever asks for memory, and whatever for, gets none of it. */
+static void test_never_ordinary(void **state)
+{
+	u64 pages = 0;
+	hpa_t page;
+
+	host_table(0);
+	while (!frame_alloc_page(FRAME_HV, &page)) {
+		assert_false(page.v >= RANGE && page.v < RANGE + 8 * MIB);
+		pages++;
+	}
+	assert_in_range(pages, (RANGE + 6 * MIB) / PAGE_SIZE, (RANGE + 7 * MIB) / PAGE_SIZE);
+	assert_int_equal(frame_owner(hpa(RANGE)), FRAME_NOT_RAM);
+}
+
 static void test_host(void **state)
 {
 	host_table(2);
@@ -525,7 +541,7 @@ int main(void)
 		cmocka_unit_test(test_cut_within), cmocka_unit_test(test_step),
 		cmocka_unit_test(test_image),	   cmocka_unit_test(test_ram),
 		cmocka_unit_test(test_host),	   cmocka_unit_test(test_direct),
-		cmocka_unit_test(test_bad_host),
+		cmocka_unit_test(test_bad_host),   cmocka_unit_test(test_never_ordinary),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);
