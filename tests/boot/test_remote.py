@@ -1,6 +1,7 @@
 """Guest memory on memory nodes: the guest kernel `remote`, whose every byte is checked, with nodes of
 build/memnode behind a wire that has faults, and nodes that stall, die, and come back."""
 
+import random
 import re
 import signal
 import subprocess
@@ -145,6 +146,54 @@ def test_two_nodes():
             two.kill()
             vm.wait_log(r"memory node 10\.77\.0\.12 does not answer", timeout=200)
             good(vm.finish())
+
+
+def said(vm, pattern, after):
+    """Whether the log has it behind a position; False: the machine has ended before."""
+    try:
+        return vm.wait_log(pattern, timeout=300, after=after)
+    except AssertionError:
+        if vm.result:
+            return False
+        raise
+
+
+def kill_in_turn(vm, relay, nodes, instants, most):
+    """Kills one of two nodes at random instants until the guest is through; how many times."""
+    for count in range(most):
+        number = instants.randrange(2)
+        for _ in range(instants.randrange(1, 400)):
+            if not relay.wait(roce=1, timeout=10):
+                return count
+        after = len(vm.log)
+        nodes[number].kill()
+        at_once = instants.random() < 0.5
+        if at_once:
+            nodes[number].start()
+        lost = said(vm, rf"memory node 10\.77\.0\.{11 + number} does not answer", after)
+        if not at_once:
+            nodes[number].start()
+        if not lost or not said(vm, "all pages have 2 copies again", after):
+            return count
+    return most
+
+
+@pytest.mark.long
+def test_hundred_instants():
+    """One of two nodes dies under load and comes back empty, at 100 random instants in all, while the
+    guest verifies what it reads. As many lives of the guest as that takes."""
+    instants, done, lives = random.Random(11), 0, 0
+    while done < 100:
+        lives += 1
+        assert lives <= 30, done
+        settings = {"replicas": "2", "cmdline": f"mib=3 only=walk rounds=60 seed={lives}"}
+        with Relay(3) as relay, Node(relay, 1) as one, Node(relay, 2) as two:
+            options = {**machine(relay, "hundred", settings, nodes=2), "timeout": 2000}
+            with Background(**options) as vm:
+                assert relay.wait(roce=4000, timeout=300)
+                done += kill_in_turn(vm, relay, (one, two), instants, 100 - done)
+                good(vm.finish())
+        print(f"{done} instants in {lives} lives")
 
 
 # Memory of its own for each, verified by itself; then the kernel's opinion.
