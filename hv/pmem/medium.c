@@ -16,7 +16,39 @@ void medium_init_ram(struct medium *m, hpa_t base, u64 bytes)
 /* The host has one hint in all, so that no other NVDIMM's can be in its page. */
 static hpa_t direct_page(const struct nfit *nfit, const struct medium *m)
 {
-	return nfit->hints == 1 && m->hints == 1 ? hpa(m->hint[0] & PAGE_MASK) : hpa(0);
+	for (u32 i = 0; i < nfit->hints; i++)
+		if (!m->hints || nfit->hint[i] != m->hint[0])
+			return hpa(0);
+	return m->hints ? hpa(m->hint[0] & PAGE_MASK) : hpa(0);
+}
+
+static bool has_hint(const struct medium *m, u64 hint)
+{
+	for (u32 i = 0; i < m->hints; i++)
+		if (m->hint[i] == hint)
+			return true;
+	return false;
+}
+
+/* NVDIMMs behind one controller may name the same hint, which is stored to once for all of them. */
+static int add_controller(struct medium *m, const u64 *hint, u32 count)
+{
+	u32 first = m->hints;
+
+	for (u32 i = 0; i < count; i++) {
+		if (has_hint(m, hint[i]))
+			continue;
+		if (m->hints == MEDIUM_HINTS)
+			return ERR_RANGE;
+		m->hint[m->hints++] = hint[i];
+	}
+	if (m->hints == first)
+		return 0;
+	if (m->controllers == MEDIUM_CONTROLLERS)
+		return ERR_RANGE;
+	m->first_hint[m->controllers++] = first;
+	m->first_hint[m->controllers] = m->hints;
+	return 0;
 }
 
 int medium_init_real(struct medium *m, const struct nfit *nfit, const struct nfit_range *range,
@@ -27,23 +59,16 @@ int medium_init_real(struct medium *m, const struct nfit *nfit, const struct nfi
 	u32 n = nfit_range_dimms(nfit, range, dimm, &all);
 
 	memset(m, 0, sizeof(*m));
-	if (n > MEDIUM_CONTROLLERS)
-		return ERR_RANGE;
 	for (u32 i = 0; i < n; i++) {
 		const struct nfit_dimm *d = &nfit->dimm[dimm[i]];
 
-		if (d->count > MEDIUM_HINTS - m->hints)
+		if (add_controller(m, &nfit->hint[d->first], d->count))
 			return ERR_RANGE;
-		m->first_hint[i] = m->hints;
-		memcpy(&m->hint[m->hints], &nfit->hint[d->first], d->count * sizeof(u64));
-		m->hints += d->count;
 	}
-	m->first_hint[n] = m->hints;
 	m->kind = MEDIUM_REAL;
 	m->caps = nfit->caps;
 	m->base = hpa(range->base);
 	m->bytes = range->bytes;
-	m->controllers = n;
 	if (direct_allowed)
 		m->direct = direct_page(nfit, m);
 	return 0;

@@ -42,7 +42,8 @@ struct medium {
 	u32 caps; /* NFIT_CAP_* of the platform */
 	hpa_t base;
 	u64 bytes;	 /* whole pages */
-	u32 controllers; /* that have flush hints: 0 = nothing needs to be flushed */
+	u32 controllers; /* that have flush hints: 0 = nothing needs to be flushed. Real: NVDIMMs,
+			  * but those that share all of their hints with others are one */
 	u32 hints;
 	u64 flushes[MEDIUM_CONTROLLERS]; /* atomic */
 	struct spinlock lock;		 /* the model */

@@ -120,7 +120,9 @@ static int read_control(struct parser *p, u32 length)
 	return 0;
 }
 
-static int read_hint(struct parser *p, u32 at)
+/* `first`: where the hints of this NVDIMM begin. Behind one controller, others may have the same.
+ */
+static int read_hint(struct parser *p, u32 at, u32 first)
 {
 	struct nfit *n = p->out;
 	u64 address;
@@ -128,9 +130,9 @@ static int read_hint(struct parser *p, u32 at)
 	memcpy(&address, p->table + at, sizeof(address));
 	if (!address || !IS_ALIGNED(address, 8) || address >= NFIT_ADDRESS_MAX)
 		return refuse(p, ERR_INVAL, "a flush hint is no aligned physical address");
-	for (u32 i = 0; i < n->hints; i++)
+	for (u32 i = first; i < n->hints; i++)
 		if (n->hint[i] == address)
-			return refuse(p, ERR_INVAL, "a flush hint is there twice");
+			return refuse(p, ERR_INVAL, "an NVDIMM has a flush hint twice");
 	if (n->hints == NFIT_MAX_HINTS)
 		return refuse(p, ERR_RANGE, "too many flush hints");
 	n->hint[n->hints++] = address;
@@ -141,6 +143,7 @@ static int read_hints(struct parser *p, u32 length)
 {
 	struct nfit *n = p->out;
 	struct nfit_hints_part h;
+	u32 first = n->hints;
 	int err = take(p, length, &h, sizeof(h));
 
 	if (err)
@@ -154,9 +157,9 @@ static int read_hints(struct parser *p, u32 length)
 		return refuse(p, ERR_RANGE, "too many NVDIMMs with flush hints");
 	if (!h.count) /* as if it were not there */
 		return 0;
-	n->dimm[n->dimms++] = (struct nfit_dimm){h.handle, (u16)n->hints, h.count};
+	n->dimm[n->dimms++] = (struct nfit_dimm){h.handle, (u16)first, h.count};
 	for (u32 i = 0; !err && i < h.count; i++)
-		err = read_hint(p, p->at + (u32)sizeof(h) + i * (u32)sizeof(u64));
+		err = read_hint(p, p->at + (u32)sizeof(h) + i * (u32)sizeof(u64), first);
 	return err;
 }
 

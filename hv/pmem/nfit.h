@@ -55,7 +55,9 @@ struct nfit {
 	struct nfit_mapping mapping[NFIT_MAX_MAPPINGS];
 	struct nfit_control control[NFIT_MAX_CONTROLS];
 	struct nfit_dimm dimm[NFIT_MAX_DIMMS];
-	u64 hint[NFIT_MAX_HINTS]; /* host-physical, 8-byte aligned, all different, in no range */
+	/* Host-physical, 8-byte aligned, in no range; those of one NVDIMM are all different, but
+	 * several may have the same. */
+	u64 hint[NFIT_MAX_HINTS];
 };
 
 /*

@@ -115,6 +115,52 @@ static void test_real(void **state)
 	assert_int_equal(hint_value(HINTS + 0x2000), 1);
 }
 
+/* NVDIMMs behind one controller have the same hints: each is stored to once. */
+static void test_shared(void **state)
+{
+	struct nfit_table table;
+	static struct nfit nfit;
+	const char *why;
+	u32 where;
+
+	nfit_begin(&table);
+	nfit_add_spa(&table, 1, guid_persistent, BASE, BYTES);
+	for (u32 i = 1; i <= 2 * MEDIUM_CONTROLLERS; i++) {
+		nfit_add_mapping(&table, i, 1, 0, 4096);
+		nfit_add_hints(&table, i, 2, HINTS + (i - 1) / 2 * 16, 8);
+	}
+	assert_int_equal(nfit_parse(table.bytes, table.length, &nfit, &why, &where), 0);
+	assert_int_equal(medium_init_real(&m, &nfit, &nfit.range[0], true), 0);
+	assert_int_equal(m.controllers, MEDIUM_CONTROLLERS);
+	assert_int_equal(m.hints, 2 * MEDIUM_CONTROLLERS);
+	for (u32 i = 0; i < m.hints; i++)
+		assert_int_equal(m.hint[i], HINTS + i * 8);
+	assert_int_equal(m.first_hint[1], 2);
+	assert_int_equal(m.first_hint[m.controllers], m.hints);
+	assert_int_equal(m.direct.v, 0);
+	/* Some of them. */
+	nfit_begin(&table);
+	nfit_add_spa(&table, 1, guid_persistent, BASE, BYTES);
+	for (u32 i = 0; i < 2; i++) {
+		nfit_add_mapping(&table, i, 1, 0, 4096);
+		nfit_add_hints(&table, i, 2, HINTS + i * 8, 8);
+	}
+	assert_int_equal(nfit_parse(table.bytes, table.length, &nfit, &why, &where), 0);
+	assert_int_equal(medium_init_real(&m, &nfit, &nfit.range[0], true), 0);
+	assert_true(m.controllers == 2 && m.hints == 3 && m.first_hint[1] == 2);
+	/* One for all, which may be mapped through. */
+	nfit_begin(&table);
+	nfit_add_spa(&table, 1, guid_persistent, BASE, BYTES);
+	for (u32 i = 0; i < 2; i++) {
+		nfit_add_mapping(&table, i, 1, 0, 4096);
+		nfit_add_hints(&table, i, 1, HINTS, 8);
+	}
+	assert_int_equal(nfit_parse(table.bytes, table.length, &nfit, &why, &where), 0);
+	assert_int_equal(medium_init_real(&m, &nfit, &nfit.range[0], true), 0);
+	assert_true(m.controllers == 1 && m.hints == 1);
+	assert_int_equal(m.direct.v, HINTS);
+}
+
 /*
  * The order of things, seen by single-stepping through a flush: F for a fence, H for a hint that is
  * found stored to.
@@ -436,11 +482,11 @@ static void test_log(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_order),	    cmocka_unit_test(test_real),
-		cmocka_unit_test(test_direct),	    cmocka_unit_test(test_model_flush),
-		cmocka_unit_test(test_model_drain), cmocka_unit_test(test_model_cut),
-		cmocka_unit_test(test_model_image), cmocka_unit_test(test_seed),
-		cmocka_unit_test(test_log),
+		cmocka_unit_test(test_shared),	    cmocka_unit_test(test_order),
+		cmocka_unit_test(test_real),	    cmocka_unit_test(test_direct),
+		cmocka_unit_test(test_model_flush), cmocka_unit_test(test_model_drain),
+		cmocka_unit_test(test_model_cut),   cmocka_unit_test(test_model_image),
+		cmocka_unit_test(test_seed),	    cmocka_unit_test(test_log),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, teardown);

@@ -238,9 +238,6 @@ static void test_hints(void **state)
 	nfit_add_hints(&table, 1, 2, 0x1000, 0);
 	refused(ERR_INVAL, "twice");
 	nfit_add_hints(&table, 1, 1, 0x1000, 8);
-	nfit_add_hints(&table, 2, 1, 0x1000, 8);
-	refused(ERR_INVAL, "twice");
-	nfit_add_hints(&table, 1, 1, 0x1000, 8);
 	nfit_add_hints(&table, 1, 1, 0x2000, 8);
 	refused(ERR_INVAL, "twice");
 	nfit_add_hints(&table, 1, NFIT_MAX_HINTS + 1, 0x1000, 8);
@@ -251,6 +248,14 @@ static void test_hints(void **state)
 	for (u32 i = 0; i <= NFIT_MAX_DIMMS; i++)
 		nfit_add_hints(&table, i, 1, 0x1000 + i * 8, 8);
 	refused(ERR_RANGE, "too many");
+	/* Two NVDIMMs behind one controller. */
+	nfit_add_hints(&table, 1, 2, 0x1000, 8);
+	nfit_add_hints(&table, 2, 2, 0x1008, 8);
+	nfit_finish(&table);
+	assert_int_equal(parse(table.length), 0);
+	assert_int_equal(nfit.hints, 4);
+	assert_true(nfit.dimm[0].first == 0 && nfit.dimm[1].first == 2);
+	assert_true(nfit.hint[1] == 0x1008 && nfit.hint[2] == 0x1008);
 }
 
 /* A table that we have not made. */
