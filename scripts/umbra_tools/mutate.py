@@ -112,7 +112,8 @@ class Tree:
                         r"^.*(runtime error: .*)$", r"^(?:.*\| )?(not ok .*)$",
                         r"^.*(panic: .*)$", r"^run: (.*)$"):
             if found := re.findall(pattern, done.stdout, re.M):
-                return found[0].strip()
+                # What scripts/run says first is what it starts, and last how that ended.
+                return found[-1 if pattern.startswith("^run") else 0].strip()
         return f"status {done.returncode}"
 
     @staticmethod
