@@ -35,11 +35,15 @@ void remote_wake(struct vm_remote *r, u32 away)
 {
 	for (u32 i = 0; i < r->vm->vcpu_count; i++) {
 		struct vcpu *vcpu = r->vm->vcpu[i];
+		bool missed = r->missed & BIT(i);
 
 		if (!vcpu || (vcpu->away != away && vcpu->away != AWAY_FRAME))
 			continue;
+		/* A guest's own access need not ask whether its page has come. */
+		if (vcpu->away != AWAY_FRAME && !missed)
+			vcpu->away = 0;
 		/* Devices that have missed something try again as well. */
-		vcpu_request(vcpu, r->missed & BIT(i) ? REQ_PAGE | REQ_DEVICE : REQ_PAGE);
+		vcpu_request(vcpu, missed ? REQ_PAGE | REQ_DEVICE : REQ_PAGE);
 	}
 }
 
@@ -97,7 +101,7 @@ static bool page_behind(struct vcpu *vcpu, const struct walk_state *state, u64 l
 	return true;
 }
 
-static void prefetch(struct vcpu *vcpu, u64 linear, bool hit)
+static void prefetch(struct vcpu *vcpu, u64 linear, bool hit, u64 now)
 {
 	struct vm_remote *r = vcpu->vm->remote;
 	struct walk_state state;
@@ -128,6 +132,7 @@ static void prefetch(struct vcpu *vcpu, u64 linear, bool hit)
 		spin_unlock(remote_lock(r));
 	}
 	here[this_cpu()->index].peeking = false;
+	remote_post(r, now);
 	spin_lock(remote_lock(r));
 	pager_ahead(r->pager, vcpu->index, done);
 	spin_unlock(remote_lock(r));
@@ -174,7 +179,7 @@ static void await(struct vcpu *vcpu)
 {
 	while (sched_await(vcpu)) {
 		__atomic_and_fetch(&vcpu->requests, ~(u32)REQ_PAGE, __ATOMIC_SEQ_CST);
-		if (!remote_waits(vcpu))
+		if (!vcpu->away || !remote_waits(vcpu))
 			return;
 	}
 	vcpu_request(vcpu, REQ_PAGE);
@@ -217,8 +222,7 @@ enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 	/* Demand first; what is fetched ahead, and evicting, are done while it travels. */
 	remote_post(r, a.now);
 	if ((answer == PAGER_WAIT || place.hit) && fault->linear_valid && !fault->walk)
-		prefetch(vcpu, fault->linear.v, place.hit);
-	remote_post(r, a.now);
+		prefetch(vcpu, fault->linear.v, place.hit, a.now);
 	if (answer == PAGER_WAIT)
 		__atomic_fetch_add(&r->work_tsc, rdtsc() - began, __ATOMIC_RELAXED);
 	if (evict)

@@ -114,7 +114,8 @@ void roce_serviced(u64 now)
 		memnode_serviced(now);
 	} else if (have_fabric) {
 		look = true;
-		fabric_set_address(&fabric, net_mac(), net_ip());
+		if (unlikely(fabric.ip != net_ip()))
+			fabric_set_address(&fabric, net_mac(), net_ip());
 		fabric_work(&fabric, now);
 		remote_work(now);
 	}

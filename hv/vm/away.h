@@ -11,7 +11,7 @@
 
 #include "vm/space.h"
 
-/* vcpu->away: what it waits for; 0: nothing. Written by its own CPU with the space's lock held. */
+/* vcpu->away: what it waits for; 0: nothing, or it has come. Written with the space's lock held. */
 #define AWAY_PAGE(n) ((n) + 1)
 #define AWAY_FRAME   (~0u) /* any free frame */
 
