@@ -1,19 +1,20 @@
-"""scripts/bench: what remote memory costs, from the log's counters at the end of guest/remote.c.
+"""scripts/bench: what remote memory costs, with the guest kernel `remote`.
 
-remote.fault.KIND: instructions of Umbra for each page that is read: the way from the EPT violation to
-the posted READ, and all that the network's service does until the page is mapped, without the time in
-which nothing happens. Pages are hardly ever written meanwhile. remote.evict: instructions for each
-page that is evicted while all of memory is filled. remote.prefetch.ORDER.coverage: how many per cent of
-the pages that were read had been fetched ahead and were touched; .accuracy: how many of those that were
-fetched ahead. remote.slowdown_50_local: a workload with locality, half of whose memory is here, against
-all of it (emulated time, in which Bochs' NIC takes one frame a millisecond).
+remote.fault.KIND: instructions of a fault that has to read its page (bench_fault.py); .evicting and
+.rest: what Umbra executes besides for each of them, so that the three are all. remote.evict:
+instructions for each sealed page that is written and goes, counted by TSC while memory is filled and
+nothing is read: choice, invalidation, sealing, posting, and all rounds of the network's service that
+send or receive something. remote.prefetch.ORDER.coverage: how many per cent of the pages that were read
+had been fetched ahead and were touched; .accuracy: how many of those that were fetched ahead.
+remote.slowdown_50_local: a workload with locality, half of whose memory is here, against all of it
+(emulated time, in which Bochs' NIC takes one frame a millisecond).
 """
 
 import pathlib
 import re
 import tempfile
 
-from . import emulator
+from . import bench_fault, emulator
 from .base import BUILD, Failure
 from .config import Config
 from .disk import image_for
@@ -23,14 +24,17 @@ from .run import for_emulator
 TIMEOUT = 300
 MIB = 3  # that the guest uses, of 6
 ORDERS = ("sequential", "threes", "random")
-FIGURES = (["remote.fault.plain", "remote.fault.sealed", "remote.evict"]
+FAULT_AT, TRACE = 2500, 900000  # a fault amid the visits; instructions from there on
+FIGURES = ([f"remote.fault.{kind}{part}" for kind in ("plain", "sealed")
+            for part in ("", ".evicting", ".rest")]
+           + ["remote.evict"]
            + [f"remote.prefetch.{order}.{what}" for order in ORDERS
               for what in ("coverage", "accuracy")]
            + ["remote.slowdown_50_local"])
 
 
-def _boot(emulator_name, cpu, order, rounds, **settings):
-    """({counter: number} of the log, instructions for each visit)."""
+def _session(emulator_name, cpu, order, rounds, commands="c\n", **settings):
+    """An emulator's session that has ended, and what the emulator itself has printed."""
     config = Config(name="remote", folder=BUILD)
     vm = {"kernel": str(BUILD / "guest/remote.elf"), "memory": "6M", "local": "2M",
           "remote": "10.77.0.2", "cmdline": f"mib={MIB} only={order} rounds={rounds}", **settings}
@@ -41,9 +45,15 @@ def _boot(emulator_name, cpu, order, rounds, **settings):
         for_emulator(config, emulator_name)
         folder = pathlib.Path(folder)
         image = image_for(config, folder / "umbra.img")
-        machine = emulator.Machine(emulator_name, cpu, 1, nic=nodes.nic, ips=IPS)
+        machine = emulator.Machine(emulator_name, cpu, 1, nic=nodes.nic, ips=IPS, commands=commands)
         session = emulator.Session(machine, image, folder)
         session.run(TIMEOUT)
+        return session, (folder / "emulator.out").read_text(errors="replace")
+
+
+def _boot(emulator_name, cpu, order, rounds, **settings):
+    """({counter: number} of the log, instructions for each visit)."""
+    session, _ = _session(emulator_name, cpu, order, rounds, **settings)
     log = emulator.plain(bytes(session.log))
     if session.reason != "end" or session.status != 1:
         raise Failure("\n".join([*log.split("\n")[-20:], f"remote.{order} did not end well: "
@@ -51,18 +61,31 @@ def _boot(emulator_name, cpu, order, rounds, **settings):
     found = {name: int(value) for line in re.findall(r"remote memory: (.*)", log)
              for value, name in re.findall(r"(\d+) (?:pages )?([a-z ]+?)(?=,|$| of \d)", line)}
     visit = re.search(r"^bench remote\.\S+ (\d+) ", emulator.plain(bytes(session.console)), re.M)
-    return found, int(visit[1])
+    return found, int(visit[1]) if visit else 0
+
+
+def _fault(emulator_name, cpu, seal):
+    """bench_fault's parts; the functions go to a file of their own."""
+    _, trace = _session(emulator_name, cpu, "random", 6, seal=seal, prefetch="no",
+                        commands=bench_fault.commands(FAULT_AT, TRACE))
+    parts, functions = bench_fault.count(trace)
+    (BUILD / f"bench-fault-{'sealed' if seal == 'yes' else 'plain'}.txt").write_text(
+        "".join(f"{number:9.1f} {name}\n" for name, number in functions))
+    return parts
 
 
 def measure(emulator_name, cpu):
     """{name: (value, unit)}."""
     figures = {}
     for kind, seal in ("plain", "no"), ("sealed", "yes"):
-        found, _ = _boot(emulator_name, cpu, "random", 6, seal=seal, prefetch="no")
-        figures[f"remote.fault.{kind}"] = (
-            (found["faults"] + found["network"]) // found["read"], "instructions")
-    evicted = found["written"] + found["dropped"]
-    figures["remote.evict"] = (found["evicting"] // evicted, "instructions")
+        for part, value in _fault(emulator_name, cpu, seal).items():
+            name = f"remote.fault.{kind}" + ("" if part == "fault" else f".{part}")
+            figures[name] = (value, "instructions")
+    found, _ = _boot(emulator_name, cpu, "fill", 1, memory="8M", cmdline="mib=6 only=fill")
+    if found["read"] * 50 > found["written"]:
+        raise Failure("pages were read while memory was filled")
+    figures["remote.evict"] = ((found["evicting"] + found["network"]) // found["written"],
+                               "instructions")
     for order in ORDERS:
         found, _ = _boot(emulator_name, cpu, order, 3)
         figures[f"remote.prefetch.{order}.coverage"] = (

@@ -62,6 +62,7 @@ class Machine:
     keep_disk: bool = False  # what is written to the image stays
     nic: Nic | None = None
     ips: int = 50000000  # Bochs: instructions that it calls a second; lower makes a network faster
+    commands: str = "c\n"  # Bochs: for its debugger
     qmp: int = 0  # QEMU: it connects its QMP monitor to this TCP port
 
 
@@ -177,7 +178,7 @@ debug: action=ignore
 speaker: enabled=0
 port_e9_hack: enabled=1
 """)
-    (work / "bochs.rc").write_text("c\n")
+    (work / "bochs.rc").write_text(machine.commands)
     command = [program, "-q", "-f", str(work / "bochsrc"), "-rc", str(work / "bochs.rc")]
     # With several CPUs Bochs 3.0's fast loop does not commit RIP after an exception: a VM exit before
     # the handler's first instruction saves the RIP before the exception. The debugger's loop does.
