@@ -8,7 +8,8 @@ from harness import bochs_version, boot, have_emulator, select
 VM = {"kernel": "${BUILD}/guest/pmem_stores.elf", "memory": "8M", "vcpus": "2", "pmem": "model 2M"}
 
 
-@pytest.mark.parametrize("emulator,cpus", [("bochs3", 1)])
+@pytest.mark.parametrize("emulator,cpus", [
+    ("bochs", 1), pytest.param("bochs3", 1, marks=pytest.mark.long)])
 def test_stores(emulator, cpus):
     if not have_emulator(emulator):
         pytest.skip(f"this machine has Bochs {bochs_version(emulator)} only")
