@@ -197,8 +197,8 @@ void ept_assert_fresh(const struct ept_view *view, u32 cpu);
  * at a time. `init` takes its frames, `destroy` gives them back. `copy` makes it what the view is
  * now, without leaves larger than 4 KiB around `at` (ERR_EXIST); it does nothing while nothing has
  * been taken away from the view since, so that the user sets `generation` to 0 where something may
- * be missing. `map` changes a page of these 2 MiB, `use` (on the CPU, before it enters with `eptp`)
- * makes the CPU forget what the overlay was.
+ * be missing. `map` changes a page of these 2 MiB, `no_code` makes all memory not executable, `use`
+ * (on the CPU, before it enters with `eptp`) makes the CPU forget what the overlay was.
  *
  * The CPU enters with overlay->eptp under ept_enter(view), and only if the view's generation, as it
  * is after that, is still overlay->generation: then ept_sync() holds for it too. At the latest when
@@ -214,6 +214,7 @@ void ept_overlay_destroy(struct ept_view *view, struct ept_overlay *overlay);
 int ept_overlay_copy(struct ept_view *view, struct ept_overlay *overlay, gpa_t at);
 void ept_overlay_map(struct ept_overlay *overlay, gpa_t at, hpa_t to, u64 perms,
 		     enum ept_memtype type);
+void ept_overlay_no_code(struct ept_overlay *overlay);
 void ept_overlay_use(const struct ept_overlay *overlay);
 
 /* What ept/ needs from above and below by link: kick a CPU out of guest mode (x86/apic). */

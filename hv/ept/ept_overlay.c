@@ -84,6 +84,15 @@ void ept_overlay_map(struct ept_overlay *overlay, gpa_t at, hpa_t to, u64 perms,
 	table[ept_index(at.v, 1)] = to.v | epte_attrs(perms, type);
 }
 
+void ept_overlay_no_code(struct ept_overlay *overlay)
+{
+	u64 *root = phys_to_ptr(overlay->table[0]);
+
+	/* The permissions of all levels count together (SDM 29.3.3.1). */
+	for (u32 i = 0; i < EPT_ENTRIES; i++)
+		root[i] &= ~(u64)(EPT_X | EPT_XU);
+}
+
 void ept_overlay_use(const struct ept_overlay *overlay)
 {
 	vmx_invept_single(overlay->eptp);

@@ -142,8 +142,19 @@ static void exit_tpr_below_threshold(struct vcpu *vcpu)
 /* --- guest memory --------------------------------------------------------------------------------
  */
 
+/* What the processor stores by itself: an event's frame, flags of paging-structure entries. */
+static __noinline bool step_in_window(struct vcpu *vcpu, const struct ept_fault *fault)
+{
+	const struct region *region = space_find(&vcpu->vm->space, fault->addr);
+
+	return fault->write && region && region->kind == REGION_WINDOW &&
+	       pmem_window_step(vcpu, region->device);
+}
+
 static void emulate_mmio(struct vcpu *vcpu, const struct ept_fault *fault)
 {
+	if (unlikely(vcpu->event.info || fault->walk) && step_in_window(vcpu, fault))
+		return;
 	if (vcpu->event.info) {
 		/* An event delivered through a stack or table in device memory. */
 		vcpu_fatal(vcpu, "event delivery touches device memory at %#llx",

@@ -8,6 +8,9 @@
  * changed, the step is called off before the entry: the guest comes to the same instruction again.
  *
  * The monitor trap flag would do, but Bochs (2.7) advertises it and never exits.
+ *
+ * An event that is delivered with the overlay needs no trap: nothing can be executed there, so that
+ * the fetch of the handler's first instruction ends the step.
  */
 #include "vm/internal.h"
 #include "x86/regs.h"
@@ -16,11 +19,20 @@
 #define STEP_FLAGS   (RFLAGS_IF | RFLAGS_TF)
 #define SHADOW	     (INTERRUPTIBILITY_STI | INTERRUPTIBILITY_MOV_SS)
 #define DEBUGCTL_BTF BIT64(1)
+#define QUAL_FETCH   BIT64(2) /* of an EPT violation (SDM table 28-7) */
 
 void vcpu_step_begin(struct vcpu *vcpu)
 {
 	struct vcpu_step *s = &vcpu->step;
 
+	s->delivery = vcpu->event.info;
+	if (s->delivery)
+		ept_overlay_no_code(&s->overlay);
+	ept_overlay_use(&s->overlay);
+	vmcs_write(VMCS_EPTP, s->overlay.eptp);
+	vcpu->watch |= WATCH_STEP;
+	if (s->delivery)
+		return;
 	s->rip = vmcs_read(VMCS_GUEST_RIP);
 	s->rflags = vmcs_read(VMCS_GUEST_RFLAGS);
 	s->shadow = vmcs_read(VMCS_GUEST_INTERRUPTIBILITY);
@@ -34,22 +46,24 @@ void vcpu_step_begin(struct vcpu *vcpu)
 	s->pending = vmcs_read(VMCS_GUEST_PENDING_DEBUG);
 	vmcs_write(VMCS_GUEST_PENDING_DEBUG,
 		   s->shadow & INTERRUPTIBILITY_MOV_SS ? s->pending & ~PENDING_BS : 0);
-	ept_overlay_use(&s->overlay);
 	vmcs_write(VMCS_GUEST_RFLAGS, (s->rflags & ~(u64)RFLAGS_IF) | RFLAGS_TF);
 	/* The instruction ends the shadow; with TF, entry wants BS pending in it (SDM 27.3.1.5). */
 	vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, s->shadow & ~(u64)SHADOW);
 	vmcs_write(VMCS_GUEST_DEBUGCTL, s->debugctl & ~DEBUGCTL_BTF);
 	vmcs_write(VMCS_EXCEPTION_BITMAP, ~0u);
-	vmcs_write(VMCS_EPTP, s->overlay.eptp);
-	vcpu->watch |= WATCH_STEP;
 }
 
 void vcpu_step_end(struct vcpu *vcpu)
 {
-	const struct vcpu_step *s = &vcpu->step;
+	struct vcpu_step *s = &vcpu->step;
 	u64 rflags = vmcs_read(VMCS_GUEST_RFLAGS);
 
 	vcpu->watch &= ~(u64)WATCH_STEP;
+	vmcs_write(VMCS_EPTP, vcpu->view->eptp);
+	if (s->delivery) {
+		s->overlay.generation = 0; /* code may be executed on the next one */
+		return;
+	}
 	vmcs_write(VMCS_GUEST_RFLAGS, (rflags & ~(u64)STEP_FLAGS) | (s->rflags & STEP_FLAGS));
 	if ((s->shadow & SHADOW) && vmcs_read(VMCS_GUEST_RIP) == s->rip) {
 		vmcs_write(VMCS_GUEST_INTERRUPTIBILITY, s->shadow);
@@ -57,7 +71,6 @@ void vcpu_step_end(struct vcpu *vcpu)
 	}
 	vmcs_write(VMCS_GUEST_DEBUGCTL, s->debugctl);
 	vmcs_write(VMCS_EXCEPTION_BITMAP, vcpu->exception_bitmap);
-	vmcs_write(VMCS_EPTP, vcpu->view->eptp);
 }
 
 bool vcpu_step_exit(struct vcpu *vcpu, u32 reason)
@@ -65,6 +78,10 @@ bool vcpu_step_exit(struct vcpu *vcpu, u32 reason)
 	u32 info = (u32)vmcs_read(VMCS_EXIT_INTR_INFO);
 
 	vcpu_step_end(vcpu);
+	if (vcpu->step.delivery)
+		return reason == EXIT_EPT_VIOLATION &&
+		       (vmcs_read(VMCS_EXIT_QUALIFICATION) & QUAL_FETCH) &&
+		       !(vmcs_read(VMCS_IDT_VECTORING_INFO) & INTR_INFO_VALID);
 	/* It may be for something that the view has and the overlay does not have yet. */
 	if (reason == EXIT_EPT_VIOLATION)
 		vcpu->step.overlay.generation = 0;
@@ -79,9 +96,15 @@ bool vcpu_step_exit(struct vcpu *vcpu, u32 reason)
 
 void vcpu_step_check(struct vcpu *vcpu, u32 requests)
 {
+	bool other = vcpu->nmi_pending || vcpu->event.info;
+
+	/* Its event comes before all others. */
+	if (vcpu->step.delivery) {
+		requests &= ~(u32)REQ_EVENT;
+		other = false;
+	}
 	/* Interrupts and timers can wait: with IF clear, looking at them injects nothing. */
-	if ((requests & ~(REQ_WATCH | REQ_IRQ | REQ_TIMER | REQ_EOI_MAP)) || vcpu->nmi_pending ||
-	    vcpu->event.info ||
+	if ((requests & ~(REQ_WATCH | REQ_IRQ | REQ_TIMER | REQ_EOI_MAP)) || other ||
 	    vcpu->step.overlay.generation !=
 		    __atomic_load_n(&vcpu->view->generation, __ATOMIC_SEQ_CST))
 		vcpu_step_end(vcpu);

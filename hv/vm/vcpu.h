@@ -91,6 +91,7 @@ _Static_assert(sizeof(struct posted) == 64, "posted-interrupt descriptor");
 struct vcpu_step {
 	struct ept_overlay overlay; /* eptp 0: this vCPU cannot step */
 	u64 rip, rflags, shadow, pending, debugctl;
+	bool delivery; /* of an event, not an instruction: nothing of the above is changed */
 };
 
 struct vcpu {
@@ -186,7 +187,8 @@ void vcpu_skip_bytes(struct vcpu *vcpu, u64 length);
 /*
  * On the own CPU, in the handler of an exit of an instruction that is to be executed again: this
  * once it runs on step.overlay, which has been made (ept.h), and nothing else does. It may come
- * back to the same instruction without having executed it.
+ * back to the same instruction without having executed it. If the exit has cut short the delivery
+ * of an event, that is done on the overlay instead.
  */
 void vcpu_step_begin(struct vcpu *vcpu);
 

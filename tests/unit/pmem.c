@@ -212,6 +212,12 @@ static void test_step(void **state)
 	p = hw_walk(overlay->eptp, AT + 64, false, false);
 	assert_int_equal(p.perms, EPT_R | EPT_X); /* followed as ever */
 	assert_int_equal(overlay->generation, vm.space.view.generation);
+	/* For an event's delivery nothing there is code. */
+	ept_overlay_no_code(overlay);
+	assert_int_equal(hw_walk(overlay->eptp, 0x5000, false, false).perms, EPT_R | EPT_W);
+	p = hw_walk(overlay->eptp, PMEM_HINTS_BASE, false, false);
+	assert_int_equal(p.perms, EPT_R | EPT_W);
+	assert_int_equal(page_at(0x5000).perms, EPT_RWX);
 	/* What is mapped later comes with the next copy; what is taken away shows. */
 	store(AT + PAGE_SIZE, 1);
 	store_hint(0, 1);

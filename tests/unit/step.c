@@ -16,6 +16,12 @@
 
 static struct ept_view view;
 static u32 used;
+static bool code;
+
+void ept_overlay_no_code(struct ept_overlay *overlay)
+{
+	code = false;
+}
 
 void ept_overlay_use(const struct ept_overlay *overlay)
 {
@@ -101,6 +107,66 @@ static void test_pending(void **state)
 	assert_int_equal(vmcs_field[VMCS_GUEST_INTERRUPTIBILITY], 0);
 }
 
+#define PF (INTR_INFO_VALID | INTR_TYPE_HW_EXCEPTION | INTR_INFO_ERROR_CODE | VEC_PF)
+
+/* The exit was of an event's delivery. */
+static void deliver(u64 rflags)
+{
+	begin(0, 0, 0);
+	vcpu_step_end(&fake);
+	vmcs_field[VMCS_GUEST_RFLAGS] = rflags;
+	vmcs_field[VMCS_GUEST_INTERRUPTIBILITY] = INTERRUPTIBILITY_STI;
+	fake.event.info = PF;
+	code = true;
+	vcpu_step_begin(&fake);
+	assert_true(fake.watch & WATCH_STEP);
+	assert_int_equal(vmcs_field[VMCS_EPTP], OUR_EPTP);
+	assert_false(code);
+}
+
+static bool exit_by(u32 reason, u64 qualification)
+{
+	vmcs_field[VMCS_EXIT_QUALIFICATION] = qualification;
+	return vcpu_step_exit(&fake, reason);
+}
+
+static void test_delivery(void **state)
+{
+	/* It pushes the flags as they are. */
+	deliver(RFLAGS_IF | RFLAGS_TF | 2);
+	assert_int_equal(vmcs_field[VMCS_GUEST_RFLAGS], RFLAGS_IF | RFLAGS_TF | 2);
+	assert_int_equal(vmcs_field[VMCS_EXCEPTION_BITMAP], BITMAP);
+	assert_int_equal(vmcs_field[VMCS_GUEST_INTERRUPTIBILITY], INTERRUPTIBILITY_STI);
+	assert_int_equal(vmcs_field[VMCS_GUEST_DEBUGCTL], 3);
+	/* Its own request and an NMI behind it do not call it off. */
+	fake.nmi_pending = true;
+	vcpu_step_check(&fake, REQ_EVENT | REQ_IRQ);
+	assert_true(fake.watch & WATCH_STEP);
+	/* Done: the handler is fetched. Its flags are its own. */
+	fake.event.info = 0;
+	vmcs_field[VMCS_GUEST_RFLAGS] = 2;
+	assert_true(exit_by(EXIT_EPT_VIOLATION, BIT(2)));
+	assert_false(fake.watch & WATCH_STEP);
+	assert_int_equal(vmcs_field[VMCS_EPTP], VIEW_EPTP);
+	assert_int_equal(vmcs_field[VMCS_GUEST_RFLAGS], 2);
+	assert_int_equal(vmcs_field[VMCS_GUEST_INTERRUPTIBILITY], INTERRUPTIBILITY_STI);
+	assert_int_equal(fake.step.overlay.generation, 0);
+	/* Not done: something else is missing on the way, or traps. */
+	deliver(2);
+	vmcs_field[VMCS_IDT_VECTORING_INFO] = PF;
+	assert_false(exit_by(EXIT_EPT_VIOLATION, BIT(2)));
+	deliver(2);
+	assert_false(exit_by(EXIT_EPT_VIOLATION, BIT(1)));
+	deliver(2);
+	vmcs_field[VMCS_EXIT_INTR_INFO] = INTR_INFO_VALID | INTR_TYPE_HW_EXCEPTION | VEC_DB;
+	assert_false(exit_by(EXIT_EXCEPTION_NMI, 0));
+	deliver(2);
+	view.generation++;
+	vcpu_step_check(&fake, 0);
+	assert_false(fake.watch & WATCH_STEP);
+	assert_int_equal(vmcs_field[VMCS_EPTP], VIEW_EPTP);
+}
+
 static void test_called_off(void **state)
 {
 	static const u32 goes_on[] = {0, REQ_WATCH, REQ_IRQ | REQ_TIMER, REQ_EOI_MAP};
@@ -135,6 +201,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_step),
 		cmocka_unit_test(test_pending),
+		cmocka_unit_test(test_delivery),
 		cmocka_unit_test(test_called_off),
 	};
 
