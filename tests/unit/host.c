@@ -306,6 +306,11 @@ __attribute__((weak)) bool remote_waits(struct vcpu *vcpu)
 	return false;
 }
 
+__attribute__((weak)) bool sched_await(struct vcpu *vcpu)
+{
+	return false;
+}
+
 __attribute__((weak)) bool apf_offered(const struct vm *vm)
 {
 	return false;
