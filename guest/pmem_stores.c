@@ -430,7 +430,7 @@ static void test_event(const struct event *e)
 	trap_set_handler(e->vector, NULL);
 	/* Bochs (2.7, 3.0) saves RF set at any EPT violation (SDM 28.3.3). */
 	for (u32 i = 0; i < 2; i++)
-		frame[i][-3] &= ~RFLAGS_RF;
+		*(frame[i] - 3) &= ~RFLAGS_RF;
 	same = !memcmp(frame[0] - e->words, frame[1] - e->words, 8 * e->words);
 	tap_ok(handled == 2 && same && count > PUSHES, "%s: %u delivered, %lu flushes", e->name,
 	       handled, count);

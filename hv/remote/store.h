@@ -53,8 +53,8 @@ struct store_stats {
 
 struct store;
 
-/* Bytes of memory that a store of this configuration needs: 16-byte aligned, and contiguous if a NIC
- * is to read it. */
+/* Bytes of memory that a store of this configuration needs: 16-byte aligned, and contiguous if a
+ * NIC is to read it. */
 size_t store_bytes(const struct store_config *config);
 /* In `memory` of that size, zeroed. NULL: a value out of its range. Begins to connect. */
 struct store *store_init(void *memory, const struct store_config *config);
