@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from umbra_tools import config, debian, disk, emulator, results
+from umbra_tools import config, debian, disk, emulator, results, run
 from umbra_tools.base import ROOT, Failure
 
 SOURCES = {
@@ -187,6 +187,33 @@ def test_results_by_vm():
 
 def test_plain():
     assert emulator.plain(b"\x1b[2J\x1b[01;01H\x1b[=3hA\r\n\x1b[1;37mB\xff") == "A\nB\ufffd"
+
+
+def test_log_beside_console(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+    lines = run.LogLines()
+
+    def console(text):
+        lines.console(text.encode())
+        print(text, end="", file=run.sys.stderr)
+
+    console("ok 1 - a po")
+    lines(b"[ 1.0 cpu0] wh")
+    lines(b"ole\n[ 1.1")
+    lines.on_time()
+    console("int\n")
+    console("/ # ")
+    now[0] += 0.1
+    lines(b" cpu0] later\n[ 1.2 cpu0] cut")
+    lines.on_time()
+    shown = "ok 1 - a point\n[ 1.0 cpu0] whole\n/ # "
+    assert capsys.readouterr().err == shown
+    now[0] += 1
+    lines.on_time()
+    assert capsys.readouterr().err == "\n[ 1.1 cpu0] later\n"
+    lines.end()
+    assert capsys.readouterr().err == "[ 1.2 cpu0] cut"
 
 
 @pytest.mark.parametrize("file,include,fine", [

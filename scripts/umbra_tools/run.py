@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import termios
+import time
 
 from . import emulator, linux, memnodes, report, results
 from .base import (BUILD, EXIT_HYPERVISOR, EXIT_TIMEOUT, EXIT_VM_FAULT, ROOT, Failure, build, main,
@@ -250,6 +251,41 @@ class Console:
             data = data[os.write(self.descriptor, data):]
 
 
+class LogLines:
+    """The log on standard error, beside the console: whole lines, between those of the console.
+    Only a console that stays within a line (a prompt) is interrupted, at a line of its own."""
+
+    QUIET = 0.5  # seconds
+
+    def __init__(self):
+        self.held, self.within, self.since = b"", False, 0.0
+
+    def __call__(self, data):
+        self.held += data
+
+    def console(self, data):
+        """`data` is about to be shown."""
+        if not self.within:
+            self._show()
+        self.within, self.since = not data.endswith(b"\n"), time.monotonic()
+
+    def on_time(self, _seconds=None):
+        if self.within and b"\n" in self.held and time.monotonic() - self.since > self.QUIET:
+            self.held, self.within = b"\n" + self.held, False
+        if not self.within:
+            self._show()
+
+    def end(self):
+        self.held = b"\n" * self.within + self.held
+        self._show(len(self.held))
+
+    def _show(self, end=None):
+        end = self.held.rfind(b"\n") + 1 if end is None else end
+        lines, self.held = self.held[:end], self.held[end:]
+        sys.stderr.write(emulator.plain(lines))
+        sys.stderr.flush()
+
+
 def explain(session, config, log_shown):
     """Say on standard error why there is no result."""
     for line in emulator.loader_messages(session.console):
@@ -366,9 +402,10 @@ def boot(options, config, work):
         descriptor = 1
         if options.serial:
             descriptor = stack.enter_context(open(options.serial, "wb", buffering=0)).fileno()
-        on_log = None
+        on_log = lines = None
         if options.log == "-":
-            on_log = lambda data: (sys.stderr.write(emulator.plain(data)), sys.stderr.flush())
+            on_log = lines = LogLines()
+            stack.callback(lines.end)
         elif options.log:
             on_log = stack.enter_context(open(options.log, "wb", buffering=0)).write
         if page:
@@ -378,6 +415,8 @@ def boot(options, config, work):
         console = Console(descriptor, options.firmware or silent_log)
         session = emulator.Session(machine, image, work, console, on_log)
         session.silent_log = silent_log
+        if lines:
+            session.on_time, console.before = lines.on_time, lines.console
         if options.linux:
             session.leader = "linux"
         expect(machine, config)
