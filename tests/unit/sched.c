@@ -42,6 +42,8 @@ static struct vcpu vcpus[VCPUS];
 static struct behaviour behaviour[VCPUS];
 static u64 end, armed;
 static unsigned int kicks, polls, stopped;
+static unsigned int looks, arms, disarms; /* for frames; the NIC's interrupt switched on and off */
+static bool expected, nic_wakes;	  /* frames; their NIC has an interrupt */
 static void (*between)(void); /* what happens while the CPU looks for something to do */
 static jmp_buf out;
 
@@ -139,11 +141,39 @@ bool net_poll(void)
 	return false;
 }
 
+/* Frames are expected, and none comes; looking takes 1 us. */
+bool remote_poll(void)
+{
+	if (between)
+		between();
+	if (!expected)
+		return false;
+	looks++;
+	fake_tsc += US;
+	if (fake_tsc >= end)
+		longjmp(out, 1);
+	return true;
+}
+
+u64 net_deadline(void)
+{
+	return fake_tsc + 10 * MS;
+}
+
+bool net_arm(void)
+{
+	arms++;
+	return nic_wakes;
+}
+
+void net_disarm(void)
+{
+	disarms++;
+}
+
 void console_poll(void)
 {
 	polls++;
-	if (between)
-		between();
 }
 
 void platform_timers(struct vcpu *vcpu, u64 now)
@@ -238,7 +268,8 @@ static void start(u32 cpu)
 	fake_tsc = 1000 * MS;
 	armed = ~0ull;
 	between = NULL;
-	kicks = stopped = 0;
+	kicks = stopped = looks = arms = disarms = 0;
+	expected = nic_wakes = false;
 	sched_init(&boot);
 }
 
@@ -366,6 +397,16 @@ static void test_idle_boot_cpu_polls(void **state)
 	polls = 0;
 	run_for(100 * MS);
 	assert_in_range(polls, 10, 40);
+	/* It looks for frames that are expected, but sleeps between if the NIC wakes it. */
+	expected = true;
+	run_for(100 * MS);
+	assert_in_range(looks, 90000, 100000);
+	looks = arms = disarms = 0;
+	nic_wakes = true;
+	run_for(100 * MS);
+	assert_in_range(arms, 9, 11);
+	assert_in_range(looks, 50 * 9, 52 * 11);
+	assert_in_range(disarms, arms - 1, arms);
 }
 
 /* A CPU takes any number of vCPUs, and loses them again. */
