@@ -44,7 +44,7 @@ static u64 end, armed;
 static unsigned int kicks, polls, stopped;
 static unsigned int looks, arms, disarms; /* for frames; the NIC's interrupt switched on and off */
 static bool expected, nic_wakes;	  /* frames; their NIC has an interrupt */
-static void (*between)(void); /* what happens while the CPU looks for something to do */
+static void (*between)(void);		  /* what happens while the CPU looks for something to do */
 static jmp_buf out;
 
 static struct behaviour *of(const struct vcpu *vcpu)
