@@ -41,23 +41,37 @@ static bool closing; /* atomic: no VM starts any more */
 /* A guest that does nothing but restart fills no log: it takes milliseconds for a line. */
 #define RESTARTS_LOGGED 8
 
-/* What does not fit the VM's frames goes to its memory nodes at once. */
+/*
+ * What does not fit the VM's frames goes to its memory nodes at once. Page by page: one that has to
+ * wait for a frame must not make those before it be written, and fetched for that, again.
+ */
+static int load_pages(struct vm *vm, gpa_t to, const u8 *src, u64 len)
+{
+	while (len) {
+		u64 n = MIN(len, PAGE_SIZE - to.v % PAGE_SIZE);
+		int err = src ? guest_write(vm, to, src, n) : guest_zero(vm, to, n);
+
+		if (err && err != ERR_AGAIN)
+			return err;
+		if (err) {
+			remote_poll();
+			continue;
+		}
+		src = src ? src + n : NULL;
+		to = gpa_add(to, n);
+		len -= n;
+	}
+	return 0;
+}
+
 static int load_write(void *ctx, gpa_t to, const void *src, u64 len)
 {
-	int err;
-
-	while ((err = guest_write(ctx, to, src, len)) == ERR_AGAIN)
-		remote_poll();
-	return err;
+	return load_pages(ctx, to, src, len);
 }
 
 static int load_zero(void *ctx, gpa_t to, u64 len)
 {
-	int err;
-
-	while ((err = guest_zero(ctx, to, len)) == ERR_AGAIN)
-		remote_poll();
-	return err;
+	return load_pages(ctx, to, NULL, len);
 }
 
 static int load_image(struct vm *vm)
