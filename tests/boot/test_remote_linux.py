@@ -32,7 +32,7 @@ echo @@ free; free -m
 echo @@ hash; /umbra/hash $HASH 1
 echo @@ sort; /umbra/sort $SORT
 echo @@ stress
-for method in rand-set inc-nybble move-inv; do
+for method in rand-set inc-nybble; do
 	stress-ng --seed 1 --metrics-brief --verify --timeout 0 --temp-path /tmp \
 		--vm 1 --vm-bytes ${STRESS}M --vm-ops 300 --vm-method $method 2>&1; echo "status $?"
 done
@@ -171,7 +171,7 @@ def test_workloads(percent, tmp_path):
     config = linux.configuration("cloud", vcpus=2, memory=MEMORY, alone=True, session=session,
                                  files=files(tmp_path), name=f"workloads-{percent}")
     with Node(MEMORY + 16) as node:
-        result = node.boot(config, "linux", local, f"remote-workloads-{percent}", timeout=1500,
+        result = node.boot(config, "linux", local, f"remote-workloads-{percent}", timeout=2400,
                            hide=(BOCHS_HIDE,))
     lines = result.vms["linux"].tap.lines
     assert result.status == 0 and "@@ end" in lines, \
@@ -180,10 +180,10 @@ def test_workloads(percent, tmp_path):
     assert found["hash"] == [hashed(sizes["HASH"])]
     assert len(found["sort"]) == 1 and found["sort"][0].startswith(f"sort: {sizes['SORT']} MiB")
     stress = "\n".join(found["stress"])
-    assert found["stress"].count("status 0") == 3, stress
-    assert stress.count("successful run completed") == 3, stress
+    assert found["stress"].count("status 0") == 2, stress
+    assert stress.count("successful run completed") == 2, stress
     assert not re.search(r"fail|error", stress, re.I), stress
-    assert len(re.findall(r"\bvm +\d*[1-9]\d* ", stress)) == 3, stress
+    assert len(re.findall(r"\bvm +\d*[1-9]\d* ", stress)) == 2, stress
     assert found["sqlite"] == queried() and found["sqlite"][-1] == "ok"
     assert found["compile"] == [compiled(tmp_path), "status 0"]
     assert found["memtester"][0] == "status 0", found["memtester"]
