@@ -4,7 +4,7 @@
  * Options: role=busy (default) computes all the time and says "beat N at T" every 20 ms; role=idle
  * sleeps, and says so every 100 ms. T is in milliseconds by the TSC. Both say first where things
  * are: a page with a known text, which they have protected against writing, and the kernel. A byte
- * of input is answered. NMIs are counted. With vcpus=2 the second one sleeps for ever.
+ * of input is answered. An NMI is answered too. With vcpus=2 the second one sleeps for ever.
  */
 #include "apic.h"
 #include "irq.h"
@@ -20,9 +20,12 @@ extern char guest_image_start[], guest_data_end[];
 static char mark[PAGE_SIZE] __aligned(4096) = "The monitor can read this.";
 static volatile u64 keep;
 
+static volatile bool nmi_seen;
+
+/* It may have come in the middle of a line: who prints has a lock. */
 static bool on_nmi(struct frame *f)
 {
-	printf("# nmi\n");
+	nmi_seen = true;
 	return true;
 }
 
@@ -33,6 +36,10 @@ static u64 ms_since(u64 start)
 
 static void answer_input(void)
 {
+	if (nmi_seen) {
+		nmi_seen = false;
+		printf("# nmi\n");
+	}
 	while (inb(0x3fd) & 1)
 		printf("# typed %c\n", inb(0x3f8));
 }
