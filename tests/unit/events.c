@@ -438,6 +438,14 @@ static void test_stale_vectoring(void **state)
 		event_collect(&vcpu);
 		assert_int_equal(entry(), VALID | SOFT_INT | 0x80);
 	}
+	/* Nobody delivers an interrupt to closed ears. */
+	start();
+	vcpu.proc2 = PROC2_VIRTUAL_INTERRUPT;
+	fake_vmcs[VMCS_EXIT_REASON] = EXIT_EPT_VIOLATION;
+	fake_vmcs[VMCS_IDT_VECTORING_INFO] = VALID | EXTINT | 0x41;
+	fake_vmcs[VMCS_GUEST_RFLAGS] = 2;
+	event_collect(&vcpu);
+	assert_int_equal(entry(), 0);
 }
 
 /* IRET had opened NMIs when the access that exits faulted (28.2.3). */
