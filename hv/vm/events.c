@@ -179,7 +179,7 @@ static u32 vectoring_info(const struct vcpu *vcpu)
 	if (vcpu->proc2 & PROC2_VIRTUAL_INTERRUPT) {
 		svi = (u32)vmcs_read(VMCS_GUEST_INTERRUPT_STATUS) >> 8;
 		rflags = vmcs_read(VMCS_GUEST_RFLAGS);
-		/* Seen on 2.7: after CLI nobody delivers one, and entry would refuse it. */
+		/* Bochs (2.7) again: with IF clear none is delivered, and entry refuses it. */
 		if (!(rflags & RFLAGS_IF) && (info & INTR_INFO_TYPE) == INTR_TYPE_EXTERNAL)
 			return 0;
 		if (svi && (rflags & RFLAGS_IF) && is_stale(vcpu, info, svi, rflags))
