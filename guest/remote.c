@@ -5,7 +5,7 @@
  *
  * Options: mib=N memory to use (default: all that is free, less 1 MiB); rounds=N of each walk (1);
  * seed=N; only=NAME one of walk, stride, write, code, tables, stacks, sort, smp; or, for
- * scripts/bench, one of sequential, threes, random, local, and fill, which reads nothing.
+ * scripts/bench, one of sequential, threes, random, chase, local, and fill, which reads nothing.
  */
 #include "cpu.h"
 #include "mem.h"
@@ -20,6 +20,7 @@
 static u64 *area; /* `pages` of them */
 static u64 pages, rounds, seed;
 static u32 *version; /* of each page: what it has been filled with */
+static u32 *next;    /* only=chase: of each page, the one that its first word points to */
 
 static u64 mix(u64 x)
 {
@@ -452,6 +453,58 @@ static void bench_local(void)
 	visit("local");
 }
 
+/* One cycle through all pages (Sattolo's algorithm). */
+static void make_cycle(void)
+{
+	struct rng r;
+
+	next = mem_alloc(pages * sizeof(next[0]), PAGE_SIZE);
+	if (!next)
+		tap_bail("no memory for the order of %lu pages", pages);
+	for (u64 page = 0; page < pages; page++)
+		next[page] = (u32)page;
+	rng_seed(&r, seed);
+	for (u64 page = pages - 1; page; page--) {
+		u64 other = rng_below(&r, page);
+		u32 kept = next[page];
+
+		next[page] = next[other];
+		next[other] = kept;
+	}
+}
+
+/* From each page to that which its first word points to: the next address is not known before the
+ * page is here. Only the pages say where it goes. */
+static u64 chase(u64 begin, u64 steps, u64 *wrong)
+{
+	u64 at = begin, low = (u64)(uintptr_t)area;
+
+	for (u64 i = 0; i < steps; i++) {
+		const u64 *p = (const u64 *)(uintptr_t)at;
+		u64 page = (at - low) / PAGE_SIZE;
+
+		if (page >= pages || at % PAGE_SIZE)
+			tap_bail("step %lu leads to %lx", i, at);
+		for (u64 k = 1; k < WORDS; k++)
+			*wrong += p[k] != word(page, k);
+		at = p[0];
+		*wrong += (at == begin) != (i % pages == pages - 1);
+	}
+	return at;
+}
+
+static void bench_chase(void)
+{
+	u64 start = (u64)(uintptr_t)area, n = pages * rounds, wrong = 0, begin;
+
+	chase(start, 2 * pages, &wrong);
+	begin = rdtsc();
+	chase(start, n, &wrong);
+	tap_is(wrong, 0, "%lu steps along pointers, back at the first page after each %lu", n,
+	       pages);
+	printf("bench remote.chase %lu instructions\n", (rdtsc() - begin) / n);
+}
+
 static void bench_fill(void)
 {
 	tap_ok(true, "all has been filled");
@@ -462,7 +515,7 @@ static const struct {
 	void (*run)(void);
 } benches[] = {
 	{"fill", bench_fill},	  {"sequential", bench_sequential}, {"threes", bench_threes},
-	{"random", bench_random}, {"local", bench_local},
+	{"random", bench_random}, {"local", bench_local},	    {"chase", bench_chase},
 };
 
 /* ---------------------------------------------------------------------------------------------- */
@@ -495,10 +548,15 @@ void guest_main(void)
 		tap_bail("%lu pages of memory are not there", pages);
 	memset(version, 0, pages * sizeof(version[0]));
 	tap_note("%lu pages from %p on", pages, (void *)area);
+	if (!strcmp(only, "chase"))
+		make_cycle();
 	for (u32 i = 0; i < ARRAY_SIZE(benches); i++)
 		if (!strcmp(only, benches[i].name)) {
-			for (u64 page = 0; page < pages; page++)
+			for (u64 page = 0; page < pages; page++) {
 				fill(page);
+				if (next)
+					page_at(page)[0] = (u64)(uintptr_t)page_at(next[page]);
+			}
 			benches[i].run();
 			tap_end();
 		}

@@ -1,11 +1,13 @@
 """scripts/bench: what it reads off consoles and logs, and that the bare machine's program builds."""
 
 import os
+import struct
 import subprocess
 
 import pytest
 
-from umbra_tools import bench, bench_linux, bench_pmem, bench_remote
+from umbra_tools import (bench, bench_linux, bench_pager, bench_pmem, bench_remote,
+                         bench_wire)
 from umbra_tools.base import BUILD, ROOT, Failure
 
 BOOT = "[umbra: console of linux]\n540000000\nbench: end\n"
@@ -99,3 +101,58 @@ def test_nothing_built(monkeypatch, tmp_path, arguments, missing):
     monkeypatch.setattr(bench, "BUILD", tmp_path)
     with pytest.raises(Failure, match=missing):
         bench.bench(["--no-build", *arguments])
+
+
+OURS, THEIRS = b"\x52\x54\0\x75\x6d\1", b"\2\0\0\0\0\2"
+
+
+def roce_frame(opcode, source, length):
+    start = bytes(6) + source + b"\x08\0" + b"\x45" + bytes(8) + b"\x11" + bytes(12) + b"\x12\xb7"
+    return (start + bytes(4) + bytes([opcode])).ljust(length, b"\0")
+
+
+def test_wire_figures(tmp_path):
+    """Two pages that were read, one request twice; three that were written, with one answer for all."""
+    write = [roce_frame(6, OURS, 1098), *[roce_frame(7, OURS, 1082)] * 2, roce_frame(8, OURS, 1082)]
+    frames = [roce_frame(0x0c, OURS, 74)] * 3
+    frames += [roce_frame(opcode, THEIRS, 1082) for opcode in (0x0d, 0x0e, 0x0e, 0x0f)] * 2
+    frames += write * 3 + [roce_frame(0x11, THEIRS, 62)]
+    (tmp_path / "wire").write_bytes(bytes(24) + b"".join(
+        struct.pack("<IIII", 0, 0, len(frame), len(frame)) + frame for frame in frames))
+    found = bench_wire.count(tmp_path / "wire", "52:54:00:75:6d:01")
+    figures = {**bench_wire.figures(found, "read", 2), **bench_wire.figures(found, "write", 3)}
+    assert {name: value for name, (value, _) in figures.items()} == {
+        "remote.read.packets.sent": 1.5, "remote.read.packets.received": 4,
+        "remote.read.bytes.sent": 111, "remote.read.bytes.received": 4328,
+        "remote.write.packets.sent": 4, "remote.write.packets.received": 0.33,
+        "remote.write.bytes.sent": 4344, "remote.write.bytes.received": 21}
+    assert set(figures) <= set(bench_pager.FIGURES)
+    for bad in ("read", 0), ("write", 0):
+        with pytest.raises(Failure, match="no page went over the wire"):
+            bench_wire.figures(found, *bad)
+    found[None]["sent"][0] = 2
+    with pytest.raises(Failure, match="2 of 26 frames carry no pages"):
+        bench_wire.figures(found, "read", 2)
+
+
+def test_pager_figures(monkeypatch):
+    """An order in which nothing is fetched ahead has no pages fetched in vain either."""
+    def boot(emulator_name, cpu, order, rounds, wire=None, **settings):
+        if wire is not None:
+            wire.update({kind: {"sent": [40, 400], "received": [40, 400]}
+                         for kind in ("read", "write")})
+            wire[None] = {"sent": [0, 0], "received": [0, 0]}
+        ahead = {"sequential": 90, "threes": 50}.get(order, 0)
+        return {"read": 1 if order == "fill" else 100, "written": 100, "evicting": 7000,
+                "network": 3000, "fetched ahead": ahead, "of use": ahead * 4 // 5}, 1000
+
+    monkeypatch.setattr(bench_pager, "_boot", boot)
+    monkeypatch.setattr(bench_pager, "_fault",
+                        lambda *arguments: {"fault": 1, "evicting": 2, "rest": 3})
+    figures = bench_pager.measure("bochs", "any")
+    assert set(figures) == set(bench_pager.FIGURES)
+    assert figures["remote.evict"] == (100, "instructions")
+    assert figures["remote.prefetch.sequential.coverage"] == (72, "%")
+    assert figures["remote.prefetch.threes.accuracy"] == (80, "%")
+    assert figures["remote.prefetch.threes.vain"] == (10.0, "%")
+    assert figures["remote.prefetch.chase.vain"] == (0.0, "%")

@@ -4,17 +4,19 @@ remote.fault.KIND: instructions of a fault that has to read its page (bench_faul
 .rest: what Umbra executes besides for each of them, so that the three are all. remote.evict:
 instructions for each sealed page that is written and goes, counted by TSC while memory is filled and
 nothing is read: choice, invalidation, sealing, posting, and all rounds of the network's service that
-send or receive something. remote.prefetch.ORDER.coverage: how many per cent of the pages that were read
-had been fetched ahead and were touched; .accuracy: how many of those that were fetched ahead.
-remote.slowdown_50_local: a workload with locality, half of whose memory is here, against all of it
-(emulated time, in which Bochs' NIC takes one frame a millisecond).
+send or receive something. remote.read.*, remote.write.*: frames and bytes on the wire for a page
+that is read, and for one that is written (bench_wire.py). remote.prefetch.ORDER.coverage: how many
+per cent of the pages that were read had been fetched ahead and were touched; .accuracy: how many of
+those that were fetched ahead (0 if none was); .vain: those that were fetched and not touched, in per
+cent of all that were read. remote.slowdown_50_local: a workload with locality, half of whose memory
+is here, against all of it (emulated time, in which Bochs' NIC takes one frame a millisecond).
 """
 
 import pathlib
 import re
 import tempfile
 
-from . import bench_fault, emulator
+from . import bench_fault, bench_wire, emulator
 from .base import BUILD, Failure
 from .config import Config
 from .disk import image_for
@@ -23,31 +25,41 @@ from .run import for_emulator
 
 TIMEOUT = 300
 MIB = 3  # that the guest uses, of 6
-ORDERS = ("sequential", "threes", "random")
+ORDERS = {"sequential": 3, "threes": 3, "random": 3, "chase": 1}  # and rounds
+# Where frames are counted another process passes them on: the more instructions are a second, the less
+# of it does that take, or frames are sent again.
+WIRE_ORDER, WIRE_IPS = "chase", 10 * IPS
 FAULT_AT, TRACE = 2500, 900000  # a fault amid the visits; instructions from there on
 FIGURES = ([f"remote.fault.{kind}{part}" for kind in ("plain", "sealed")
             for part in ("", ".evicting", ".rest")]
            + ["remote.evict"]
+           + [f"remote.{kind}.{what}.{way}" for kind in ("read", "write")
+              for what in ("packets", "bytes") for way in ("sent", "received")]
            + [f"remote.prefetch.{order}.{what}" for order in ORDERS
-              for what in ("coverage", "accuracy")]
+              for what in ("coverage", "accuracy", "vain")]
            + ["remote.slowdown_50_local"])
 
 
-def _session(emulator_name, cpu, order, rounds, commands="c\n", **settings):
-    """An emulator's session that has ended, and what the emulator itself has printed."""
+def _session(emulator_name, cpu, order, rounds, commands="c\n", wire=None, **settings):
+    """An emulator's session that has ended, and what the emulator itself has printed. wire: a
+    dictionary for what bench_wire counts."""
     config = Config(name="remote", folder=BUILD)
     vm = {"kernel": str(BUILD / "guest/remote.elf"), "memory": "6M", "local": "2M",
           "remote": "10.77.0.2", "cmdline": f"mib={MIB} only={order} rounds={rounds}", **settings}
     for key, value in vm.items():
         config.set("vm remote", key, value)
-    with MemoryNodes(config, lambda _: 32) as nodes, \
-            tempfile.TemporaryDirectory(dir=BUILD, prefix="bench.") as folder:
-        for_emulator(config, emulator_name)
+    with tempfile.TemporaryDirectory(dir=BUILD, prefix="bench.") as folder:
         folder = pathlib.Path(folder)
-        image = image_for(config, folder / "umbra.img")
-        machine = emulator.Machine(emulator_name, cpu, 1, nic=nodes.nic, ips=IPS, commands=commands)
-        session = emulator.Session(machine, image, folder)
-        session.run(TIMEOUT)
+        pcap = folder / "wire.pcap" if wire is not None else None
+        with MemoryNodes(config, lambda _: 32, pcap) as nodes:
+            for_emulator(config, emulator_name)
+            image = image_for(config, folder / "umbra.img")
+            machine = emulator.Machine(emulator_name, cpu, 1, nic=nodes.nic,
+                                       ips=WIRE_IPS if pcap else IPS, commands=commands)
+            session = emulator.Session(machine, image, folder)
+            session.run(TIMEOUT)
+        if pcap:
+            wire.update(bench_wire.count(pcap, nodes.nic.mac))
         return session, (folder / "emulator.out").read_text(errors="replace")
 
 
@@ -87,11 +99,15 @@ def measure(emulator_name, cpu):
     figures["remote.evict"] = ((found["evicting"] + found["network"]) // found["written"],
                                "instructions")
     for order in ORDERS:
-        found, _ = _boot(emulator_name, cpu, order, 3)
-        figures[f"remote.prefetch.{order}.coverage"] = (
-            100 * found["of use"] // max(found["read"], 1), "%")
-        figures[f"remote.prefetch.{order}.accuracy"] = (
-            100 * found["of use"] // max(found["fetched ahead"], 1), "%")
+        wire = {} if order == WIRE_ORDER else None
+        found, _ = _boot(emulator_name, cpu, order, ORDERS[order], wire=wire)
+        if wire:
+            figures.update(bench_wire.figures(wire, "read", found["read"]))
+            figures.update(bench_wire.figures(wire, "write", found["written"]))
+        ahead, used, read = found["fetched ahead"], found["of use"], max(found["read"], 1)
+        figures[f"remote.prefetch.{order}.coverage"] = (100 * used // read, "%")
+        figures[f"remote.prefetch.{order}.accuracy"] = (100 * used // max(ahead, 1), "%")
+        figures[f"remote.prefetch.{order}.vain"] = (round(100 * (ahead - used) / read, 1), "%")
     half, whole = (_boot(emulator_name, cpu, "local", 6, memory="8M", local=local,
                          cmdline="mib=6 only=local rounds=20")[1] for local in ("4M", "8M"))
     figures["remote.slowdown_50_local"] = (half / whole, "ratio")

@@ -67,11 +67,12 @@ def _set_network(config, nodes):
 class MemoryNodes:
     """For a `with`: the nodes run inside. False if the configuration names none.
 
-    memory(vm): MiB of a VM's memory. nic: what the machine is to be given.
+    memory(vm): MiB of a VM's memory. nic: what the machine is to be given. pcap: a file for the
+    frames of the wire, if any.
     """
 
-    def __init__(self, config, memory):
-        self.nodes = _nodes(config, memory)
+    def __init__(self, config, memory, pcap=None):
+        self.nodes, self.pcap = _nodes(config, memory), pcap
         self.nic, self.relay, self.processes = None, None, []
         if self.nodes:
             _set_network(config, self.nodes)
@@ -83,11 +84,12 @@ class MemoryNodes:
         if not self.nodes:
             return self
         build(os.path.relpath(BUILD / "memnode", ROOT))
-        if len(self.nodes) == 1:
+        if len(self.nodes) == 1 and not self.pcap:
             self.nic = emulator.Nic()
             wires = ["%d:%d" % self.nic.peer]
         else:
-            self.relay = Relay(1 + len(self.nodes)).__enter__()
+            self.relay = Relay(1 + len(self.nodes), pcap=self.pcap,
+                               pcap_at="in").__enter__()
             self.nic = emulator.Nic(port=self.relay.port[0].host)
             wires = [port.udp for port in self.relay.port[1:]]
         for node, wire in zip(self.nodes, wires):
