@@ -126,6 +126,7 @@ int elf_open(struct loader *l, struct elf_image *elf)
 	if (!within(elf->ph_offset, (u64)elf->ph_count * wanted, elf->bytes))
 		return load_refuse(l, ERR_INVAL,
 				   "the ELF program headers lie outside the file (truncated?)");
+	elf->anywhere = type == TYPE_DYN;
 	return 0;
 }
 
@@ -151,9 +152,25 @@ static struct elf64_phdr phdr_get(const struct elf_image *elf, u32 i)
 				   .align = narrow.align};
 }
 
+bool elf_span(const struct elf_image *elf, u64 *low, u64 *end)
+{
+	*low = ~(u64)0;
+	*end = 0;
+	for (u32 i = 0; i < elf->ph_count; i++) {
+		struct elf64_phdr p = phdr_get(elf, i);
+
+		if (p.type != PT_LOAD || !p.memsz)
+			continue;
+		*low = MIN(*low, p.paddr);
+		*end = MAX(*end, p.memsz <= ~p.paddr ? p.paddr + p.memsz : ~(u64)0);
+	}
+	return *end != 0;
+}
+
 static int load_segment(struct loader *l, const struct elf_image *elf, u32 i,
 			const struct elf64_phdr *p)
 {
+	u64 to = p->paddr + elf->move;
 	int err;
 
 	if (p->filesz > p->memsz)
@@ -162,14 +179,14 @@ static int load_segment(struct loader *l, const struct elf_image *elf, u32 i,
 	if (!within(p->offset, p->filesz, elf->bytes))
 		return load_refuse(l, ERR_INVAL,
 				   "ELF segment %u lies outside the file (truncated?)", i);
-	if (p->paddr + p->memsz < p->paddr)
+	if (to < p->paddr || to + p->memsz < to)
 		return load_refuse(l, ERR_INVAL, "ELF segment %u wraps around the address space",
 				   i);
-	err = load_write(l, p->paddr, elf->data + p->offset, p->filesz, "an ELF segment");
+	err = load_write(l, to, elf->data + p->offset, p->filesz, "an ELF segment");
 	if (!err)
-		err = load_zero(l, p->paddr + p->filesz, p->memsz - p->filesz, "an ELF segment");
+		err = load_zero(l, to + p->filesz, p->memsz - p->filesz, "an ELF segment");
 	if (!err)
-		load_occupy(l, p->paddr, p->memsz);
+		load_occupy(l, to, p->memsz);
 	return err;
 }
 
@@ -195,6 +212,7 @@ int elf_load(struct loader *l, const struct elf_image *elf, u64 *entry)
 	}
 	if (!loaded)
 		return load_refuse(l, ERR_INVAL, "the ELF file has no segment to load");
+	*entry += elf->move;
 	return 0;
 }
 

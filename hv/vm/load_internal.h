@@ -54,9 +54,11 @@ struct elf_image {
 	const u8 *data;
 	u64 bytes;
 	bool is64;
+	bool anywhere; /* a shared object (ET_DYN): its code does not depend on where it lies */
 	u64 entry;
 	u64 ph_offset;
 	u32 ph_count, ph_size;
+	u64 move; /* added to all its addresses; 0 unless the caller of elf_open() sets it */
 };
 
 /* Is there an ELF header at all? Says nothing about the rest. */
@@ -64,6 +66,9 @@ bool elf_magic(const struct guest_image *image);
 
 /* Checks the header and that the program headers lie within the file. */
 int elf_open(struct loader *l, struct elf_image *elf);
+
+/* The lowest and the first free address of its PT_LOAD segments, before `move`. False: none. */
+bool elf_span(const struct elf_image *elf, u64 *low, u64 *end);
 
 /* Loads every PT_LOAD segment at its physical address; *entry is the physical entry point. */
 int elf_load(struct loader *l, const struct elf_image *elf, u64 *entry);

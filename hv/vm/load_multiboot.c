@@ -3,7 +3,8 @@
  *
  * Where things lie, as under QEMU: the kernel where it wants to be; behind it, each at a page
  * boundary, the modules and then the strings; the information structure and the memory map at
- * INFO_BASE, or behind the strings if the kernel itself occupies that page.
+ * INFO_BASE, or behind the strings if the kernel itself occupies that page. The one kernel that
+ * does not lie where its file says is a position-independent one at address 0, see below.
  */
 #include "lib/log.h"
 #include "lib/string.h"
@@ -13,6 +14,7 @@
 #define BOOTLOADER_MAGIC 0x2badb002u
 #define SEARCH_BYTES	 8192u
 #define INFO_BASE	 0x9000ull
+#define MOVED_BASE	 0x10000ull
 
 /* Header flags (3.1.2). Bits 15:0 are requirements, bits 31:16 hints. */
 #define HEADER_PAGE_ALIGN BIT(0) /* modules at page boundaries: always done */
@@ -128,6 +130,24 @@ static int load_by_addresses(struct loader *l, const struct header *h, u64 offse
 	return 0;
 }
 
+/*
+ * An address of 0 in a position-independent file is no wish but the lack of one, and memory begins
+ * with the interrupt vectors and the BIOS data area. QEMU and GRUB put such an image there all the
+ * same, QEMU over its own information structure. Here it goes to 64 KiB, if it is so large that
+ * QEMU could not start it and there is room; a smaller one lies where it does under QEMU.
+ */
+static u64 move_of(const struct loader *l, const struct elf_image *elf)
+{
+	struct map_entry map[MAP_MAX];
+	u64 low, end;
+
+	load_memory_map(l, map);
+	if (!elf->anywhere || !elf_span(elf, &low, &end) || low || end <= INFO_BASE ||
+	    end > map[0].bytes - MOVED_BASE)
+		return 0;
+	return MOVED_BASE;
+}
+
 static int load_kernel(struct loader *l)
 {
 	const struct guest_image *k = &l->req->kernel;
@@ -154,8 +174,10 @@ static int load_kernel(struct loader *l)
 		err = load_by_addresses(l, &h, (u64)offset, &entry);
 	} else {
 		err = elf_open(l, &elf);
-		if (!err)
+		if (!err) {
+			elf.move = move_of(l, &elf);
 			err = elf_load(l, &elf, &entry);
+		}
 	}
 	if (err)
 		return err;

@@ -326,6 +326,65 @@ static void multiboot_low_kernel(void **state)
 	assert_string_equal(ram_string(ram32(out.ebx + 16)), "kernels/k.elf");
 }
 
+/* A position-independent image at address 0 that would cover the information: 64 KiB higher. */
+static void multiboot_moved(void **state)
+{
+	for (u32 is64 = 0; is64 < 2; is64++) {
+		setup(state);
+		multiboot_elf_image(is64);
+		elf_header(is64, 0x20, 2);
+		put16(16, 3);
+		phdr(is64, 0, 1, 5, (const u64[]){0x1000, 0, 0, 0x1000, 0x1000});
+		phdr(is64, 1, 1, 6, (const u64[]){0x2000, 0x8000, 0x8000, 0x800, 0x3000});
+		loads();
+		assert_int_equal(out.entry, 0x10020);
+		assert_int_equal(out.kernel_base, 0x10000);
+		assert_int_equal(out.kernel_end, 0x1b000);
+		assert_int_equal(out.ebx, 0x9000);
+		check_bytes(0x10000, 0x1000, 0x1000);
+		check_bytes(0x18000, 0x2000, 0x800);
+		check_zero(0x18800, 0x2800);
+		assert_int_equal(ram.low[0], 0xcc);
+		assert_int_equal(ram.low[0x8fff], 0xcc);
+	}
+	/* As large as fits, and larger. */
+	phdr(true, 1, 1, 6, (const u64[]){0x2000, 0x8000, 0x8000, 0x800, 0x87c00});
+	loads();
+	assert_int_equal(out.kernel_end, 0x9fc00);
+	phdr(true, 1, 1, 6, (const u64[]){0x2000, 0x8000, 0x8000, 0x800, 0x87c01});
+	loads();
+	assert_int_equal(out.kernel_base, 0);
+	assert_int_equal(out.entry, 0x20);
+	assert_true(out.ebx >= MIB);
+	/* A size that wraps is no small image. */
+	phdr(true, 1, 1, 6, (const u64[]){0x2000, 0x8000, 0x8000, 0x800, ~(u64)0 - 0x7000});
+	refused(ERR_INVAL, "wraps around");
+}
+
+/* Others stay: those that QEMU can start at 0, those at other addresses, those linked to it. */
+static void multiboot_not_moved(void **state)
+{
+	static const struct {
+		u64 base, bytes;
+		u16 type;
+	} cases[] = {{0, 0x9000, 3}, {0x1000, 0xa000, 3}, {0, 0xa000, 2}};
+
+	for (u32 i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		u64 base = cases[i].base;
+
+		setup(state);
+		multiboot_elf_image(true);
+		elf_header(true, base + 0x20, 1);
+		put16(16, cases[i].type);
+		phdr(true, 0, 1, 5, (const u64[]){0x1000, base, base, 0x1000, cases[i].bytes});
+		loads();
+		assert_int_equal(out.kernel_base, base);
+		assert_int_equal(out.kernel_end, base + cases[i].bytes);
+		assert_int_equal(out.entry, base + 0x20);
+		check_bytes(base, 0x1000, 0x1000);
+	}
+}
+
 static void multiboot_refusals(void **state)
 {
 	static const struct {
@@ -580,6 +639,8 @@ int main(void)
 		cmocka_unit_test_setup(multiboot_elf, setup),
 		cmocka_unit_test_setup(multiboot_information, setup),
 		cmocka_unit_test_setup(multiboot_low_kernel, setup),
+		cmocka_unit_test_setup(multiboot_moved, setup),
+		cmocka_unit_test_setup(multiboot_not_moved, setup),
 		cmocka_unit_test_setup(multiboot_refusals, setup),
 		cmocka_unit_test_setup(multiboot_search, setup),
 		cmocka_unit_test_setup(elf_refusals, setup),
