@@ -2,8 +2,9 @@
  * Instruction emulation, for guest accesses that cannot be let through: MMIO and trapped stores.
  *
  * One call emulates one instruction (of a repeated string instruction, up to EMU_REP_MAX
- * iterations). The emulator knows nothing of VMCS, EPT or devices: state comes in struct emu_cpu,
- * memory through struct emu_ops. It keeps no state but the caller's decode cache.
+ * iterations, where a page of stores to nowhere counts as one). The emulator knows nothing of VMCS,
+ * EPT or devices: state comes in struct emu_cpu, memory through struct emu_ops. It keeps no state
+ * but the caller's decode cache.
  *
  * Nothing is committed until nothing can fault any more: all operands are segment-checked and
  * translated first, then memory is accessed, then registers are written. The instruction's bytes
@@ -129,6 +130,12 @@ struct emu_ops {
 	int (*vector_read)(void *ctx, unsigned int reg, void *dst, unsigned int len);
 	int (*vector_write)(void *ctx, unsigned int reg, const void *src, unsigned int len,
 			    bool vex);
+	/*
+	 * Does it make no difference, but for the value read, whether an access of the kind
+	 * `access` (EMU_READ or EMU_WRITE) to the page of `at` is made? So of reads of RAM, and of
+	 * all accesses where nothing is. Then read and write may be left out. NULL: they never are.
+	 */
+	bool (*inert)(void *ctx, gpa_t at, unsigned int access);
 };
 
 enum emu_status {

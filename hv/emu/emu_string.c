@@ -61,11 +61,55 @@ static enum emu_status iterate(struct emu_run *run)
 	return EMU_DONE;
 }
 
+/* Iterations of an operand that stay on its page, do not wrap, and need no access; maybe 0. */
+static u64 on_page(struct emu_run *run, unsigned int seg, enum emu_gpr reg, unsigned int access)
+{
+	const struct emu_insn *i = run->insn;
+	u64 offset = run->cpu->gpr[reg] & size_mask(i->address_size), room;
+	struct emu_place place;
+
+	if (resolve(run, seg, reg, access, &place) || place.bytes[1] ||
+	    !run->ops->inert(run->ctx, place.part[0], access))
+		return 0;
+	room = MIN(PAGE_SIZE - (place.part[0].v & ~PAGE_MASK), size_mask(i->address_size) - offset);
+	room -= room % i->size;
+	if (room && emu_resolve(run, seg, offset, (u32)room, access, &place))
+		return 0;
+	return room / i->size;
+}
+
+/*
+ * A guest that fills or copies beyond the end of its RAM (memory testers do) stores to nowhere,
+ * megabytes long. All that such iterations change is index and count registers: makes those of a
+ * page, as far as that is allowed, at once. Returns whether it did.
+ */
+static bool store_nowhere(struct emu_run *run)
+{
+	const struct emu_insn *i = run->insn;
+	struct emu_cpu *cpu = run->cpu;
+	u64 n = cpu->gpr[EMU_RCX] & size_mask(i->address_size);
+
+	if ((i->sub != STRING_STOS && i->sub != STRING_MOVS) || !run->ops->inert ||
+	    (cpu->rflags & RFLAGS_DF))
+		return false;
+	n = MIN(n, on_page(run, EMU_ES, EMU_RDI, EMU_WRITE));
+	if (n && i->sub == STRING_MOVS)
+		n = MIN(n, on_page(run, i->seg, EMU_RSI, EMU_READ));
+	if (!n)
+		return false;
+	if (i->sub == STRING_MOVS)
+		step(run, EMU_RSI, (s64)(n * i->size));
+	step(run, EMU_RDI, (s64)(n * i->size));
+	step(run, EMU_RCX, -(s64)n);
+	return true;
+}
+
 enum emu_status emu_execute_string(struct emu_run *run)
 {
 	const struct emu_insn *i = run->insn;
 	struct emu_cpu *cpu = run->cpu;
 	bool compares = i->sub == STRING_CMPS || i->sub == STRING_SCAS;
+	bool nowhere = true; /* behind the first iteration, until it is found not to be so */
 
 	if (!(i->flags & (INSN_REP | INSN_REPNE)))
 		return iterate(run);
@@ -74,6 +118,11 @@ enum emu_status emu_execute_string(struct emu_run *run)
 
 		if (!(cpu->gpr[EMU_RCX] & size_mask(i->address_size)))
 			return EMU_DONE;
+		if (n && nowhere) {
+			nowhere = store_nowhere(run);
+			if (nowhere)
+				continue;
+		}
 		status = iterate(run);
 		if (status)
 			return status;

@@ -199,6 +199,15 @@ static int op_vector_write(void *ctx, unsigned int reg, const void *src, unsigne
 	return 0;
 }
 
+/* Regions are whole pages. */
+static bool op_inert(void *ctx, gpa_t at, unsigned int access)
+{
+	struct access *a = ctx;
+	const struct region *region = space_find(&a->vcpu->vm->space, at);
+
+	return !region || (access == EMU_READ && region_is_memory(region));
+}
+
 static const struct emu_ops ops = {
 	.segment = op_segment,
 	.translate = op_translate,
@@ -208,6 +217,7 @@ static const struct emu_ops ops = {
 	.cmpxchg = op_cmpxchg,
 	.vector_read = op_vector_read,
 	.vector_write = op_vector_write,
+	.inert = op_inert,
 };
 
 static void load_cpu(struct access *a, struct emu_cpu *cpu)

@@ -60,6 +60,9 @@ static int op_translate(void *ctx, u64 linear, unsigned int access, gpa_t *out,
 	return EMU_TRANSLATE_OK;
 }
 
+/* Nothing is there. */
+static u64 empty_base, empty_bytes;
+
 static u8 *at(gpa_t where, unsigned int len)
 {
 	if (where.v + len > RAM_BYTES)
@@ -91,7 +94,8 @@ static int op_read(void *ctx, gpa_t from, void *dst, unsigned int len)
 static int op_write(void *ctx, gpa_t to, const void *src, unsigned int len)
 {
 	note('w', to, len);
-	memcpy(at(to, len), src, len);
+	if (to.v - empty_base >= empty_bytes)
+		memcpy(at(to, len), src, len);
 	return 0;
 }
 
@@ -119,6 +123,13 @@ static int op_vector_write(void *ctx, unsigned int reg, const void *src, unsigne
 	return 0;
 }
 
+static bool op_inert(void *ctx, gpa_t where, unsigned int access)
+{
+	if (where.v - empty_base < empty_bytes)
+		return true;
+	return access == EMU_READ && (where.v & ~0xfffull) != MMIO;
+}
+
 static const struct emu_ops ops = {
 	.segment = op_segment,
 	.translate = op_translate,
@@ -128,6 +139,7 @@ static const struct emu_ops ops = {
 	.cmpxchg = op_cmpxchg,
 	.vector_read = op_vector_read,
 	.vector_write = op_vector_write,
+	.inert = op_inert,
 };
 
 static void set_mode(u8 mode)
@@ -155,6 +167,7 @@ static int setup(void **state)
 	fault_page = retry_page = NO_PAGE;
 	cmpxchg_result = 0;
 	cmpxchg_calls = fetched = segment_calls = 0;
+	empty_base = empty_bytes = 0;
 	return 0;
 }
 
@@ -553,6 +566,89 @@ static void repeats(void **state)
 	assert_int_equal(gpr[EMU_RCX], 0x50000);
 }
 
+/* Stores to where nothing is: only registers show that they were made, a page of them at a time. */
+static void nowhere(void **state)
+{
+	empty_base = 0x20000;
+	empty_bytes = 0xe0000;
+	gpr[EMU_RCX] = 0x2100;
+	gpr[EMU_RSI] = 0x3008;
+	gpr[EMU_RDI] = 0x20004;
+	assert_int_equal(STEP(0xf3, 0xa5), EMU_DONE); /* rep movsd */
+	assert_int_equal(gpr[EMU_RCX], 0);
+	assert_int_equal(gpr[EMU_RSI], 0x3008 + 4 * 0x2100);
+	assert_int_equal(gpr[EMU_RDI], 0x20004 + 4 * 0x2100);
+	assert_string_equal(accesses, "r4@3008 w4@20004 ");
+	cpu.rip = CODE; /* as many pages as a call has iterations behind the first */
+	gpr[EMU_RCX] = 65 * 4096;
+	gpr[EMU_RDI] = 0x20fff;
+	assert_int_equal(STEP(0xf3, 0xaa), EMU_PARTIAL);
+	assert_int_equal(gpr[EMU_RCX], 2 * 4096 - 1);
+	assert_int_equal(gpr[EMU_RDI], 0x20000 + EMU_REP_MAX * 4096);
+	cpu.rip = CODE; /* a fault in the source keeps what was stored before it */
+	gpr[EMU_RCX] = 5;
+	gpr[EMU_RSI] = 0x3ffe;
+	gpr[EMU_RDI] = 0x20000;
+	fault_page = 0x4000;
+	assert_int_equal(STEP(0xf3, 0xa4), EMU_EXCEPTION);
+	assert_int_equal(report.exception.cr2, 0x4000);
+	assert_int_equal(gpr[EMU_RCX], 3);
+	assert_int_equal(gpr[EMU_RDI], 0x20002);
+}
+
+/* Where the emptiness ends, or something else shows, every access is made. */
+static void nowhere_ends(void **state)
+{
+	empty_base = 0x5000;
+	empty_bytes = 0x1000;
+	gpr[EMU_RCX] = 5; /* memory behind it */
+	gpr[EMU_RDI] = 0x5ffd;
+	assert_int_equal(STEP(0xf3, 0xaa), EMU_DONE);
+	assert_string_equal(accesses, "w1@5ffd w1@6000 w1@6001 ");
+	cpu.rip = CODE; /* half of a word in it */
+	gpr[EMU_RCX] = 2;
+	gpr[EMU_RDI] = 0x5fff;
+	assert_int_equal(STEP(0x66, 0xf3, 0xab), EMU_DONE);
+	assert_string_equal(accesses, "w1@5fff w1@6000 w2@6001 ");
+	cpu.rip = CODE; /* a device as the source */
+	gpr[EMU_RCX] = 2;
+	gpr[EMU_RSI] = MMIO;
+	gpr[EMU_RDI] = 0x5000;
+	assert_int_equal(STEP(0xf3, 0xa4), EMU_DONE);
+	assert_string_equal(accesses, "r1@f000 w1@5000 r1@f001 w1@5001 ");
+	cpu.rip = CODE; /* what is read counts */
+	gpr[EMU_RCX] = 2;
+	gpr[EMU_RAX] = ~(u64)0;
+	gpr[EMU_RDI] = 0x5000;
+	assert_int_equal(STEP(0xf2, 0xae), EMU_DONE);
+	assert_string_equal(accesses, "r1@5000 r1@5001 ");
+	cpu.rip = CODE; /* downwards */
+	gpr[EMU_RCX] = 2;
+	gpr[EMU_RDI] = 0x5001;
+	cpu.rflags |= RFLAGS_DF;
+	assert_int_equal(STEP(0xf3, 0xaa), EMU_DONE);
+	assert_string_equal(accesses, "w1@5001 w1@5000 ");
+	cpu.rflags &= ~(u64)RFLAGS_DF;
+	cpu.rip = CODE; /* the segment ends on the page */
+	set_mode(EMU_MODE_32);
+	segs[EMU_ES].limit = 0x5007;
+	gpr[EMU_RCX] = 4;
+	gpr[EMU_RDI] = 0x5000;
+	is_exception(STEP(0xf3, 0xab), VEC_GP);
+	assert_int_equal(gpr[EMU_RCX], 2);
+	cpu.rip = CODE; /* the index register wraps on the page */
+	set_mode(EMU_MODE_16);
+	segs[EMU_ES].base = 0x8;
+	segs[EMU_ES].limit = 0xffff;
+	empty_base = 0x10000;
+	gpr[EMU_RCX] = 4;
+	gpr[EMU_RDI] = 0xfffd;
+	assert_int_equal(STEP(0xf3, 0xaa), EMU_DONE);
+	assert_string_equal(accesses, "w1@10005 w1@10007 w1@8 ");
+	assert_int_equal(gpr[EMU_RDI], 1);
+	assert_int_equal(gpr[EMU_RCX], 0);
+}
+
 static void string_segments(void **state)
 {
 	set_mode(EMU_MODE_32);
@@ -696,6 +792,8 @@ int main(void)
 		cmocka_unit_test_setup(segment_rules, setup),
 		cmocka_unit_test_setup(stacks, setup),
 		cmocka_unit_test_setup(repeats, setup),
+		cmocka_unit_test_setup(nowhere, setup),
+		cmocka_unit_test_setup(nowhere_ends, setup),
 		cmocka_unit_test_setup(string_segments, setup),
 		cmocka_unit_test_setup(fetching, setup),
 		cmocka_unit_test_setup(refusals, setup),

@@ -306,6 +306,12 @@ static enum emu_status do_access(const struct emu_ops *o, void *ctx, struct emu_
 	assert_int_equal(o->read(ctx, gpa(0x99990000), &value, 4), 0);
 	assert_int_equal(value, 0xffffffff);
 	assert_int_equal(o->write(ctx, gpa(0x99990000), &value, 4), 0);
+	assert_true(o->inert(ctx, gpa(0x99990000), EMU_WRITE));
+	assert_true(o->inert(ctx, gpa(0x99990000), EMU_READ));
+	assert_true(o->inert(ctx, gpa(0x5000), EMU_READ));
+	assert_false(o->inert(ctx, gpa(0x5000), EMU_WRITE));
+	assert_false(o->inert(ctx, gpa(FAKE_MMIO + 8), EMU_READ));
+	assert_false(o->inert(ctx, gpa(FAKE_MMIO + 8), EMU_WRITE));
 	put_ram(0x1000, 0xdeadbeef, 4);
 	assert_int_equal(o->fetch(ctx, gpa(0x1000), code, 4), 0);
 	assert_memory_equal(code, "\xef\xbe\xad\xde", 4);
