@@ -124,9 +124,10 @@ $(BUILD)/hv/font.o: /usr/share/consolefonts/Lat15-Terminus16.psf.gz
 
 # --- the loader -------------------------------------------------------------------------------
 # Shared with the hypervisor: the capability table and small library files.
-EFI_SHARED := hv/vmx/caps.c hv/lib/features.c hv/lib/crc32.c
+EFI_SHARED := hv/vmx/caps.c hv/lib/features.c hv/lib/crc32.c hv/lib/zmm.c
 EFI_SRC    := $(wildcard boot/*.c)
-EFI_OBJ    := $(EFI_SRC:%.c=$(BUILD)/%.o) $(EFI_SHARED:%.c=$(BUILD)/boot/shared/%.o)
+EFI_OBJ    := $(EFI_SRC:%.c=$(BUILD)/%.o) $(EFI_SHARED:%.c=$(BUILD)/boot/shared/%.o) \
+	$(BUILD)/boot/shared/hv/lib/crc32_fold.S.o
 EFI_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -fpic -fshort-wchar -mno-red-zone \
 	-fno-stack-protector -fno-strict-aliasing -maccumulate-outgoing-args -fcf-protection=none \
 	-mgeneral-regs-only -DGNU_EFI_USE_MS_ABI -DEFI_FUNCTION_WRAPPER -Iboot -Ihv -Iinclude \
@@ -135,6 +136,9 @@ EFI_CFLAGS := -std=gnu17 -O2 -g $(WARN) -ffreestanding -fpic -fshort-wchar -mno-
 loader: $(BUILD)/BOOTX64.EFI
 
 $(BUILD)/boot/shared/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
+$(BUILD)/boot/shared/%.S.o: %.S
 	@mkdir -p $(@D)
 	$(CC) $(EFI_CFLAGS) -MMD -MP -c $< -o $@
 $(BUILD)/boot/%.o: boot/%.c
@@ -230,6 +234,7 @@ $(BUILD)/host/%.S.o: hv/%.S
 # Sealing, and what it needs.
 SEAL_HOST := $(addprefix hv/remote/,seal.c ocb.c ocb_bearssl.c) $(BUILD)/host/remote/ocb_aesni.S.o \
 	hv/x86/simd.c hv/x86/entropy.c $(BEARSSL_HOST)
+CRC32_HOST := hv/lib/crc32.c hv/lib/zmm.c $(BUILD)/host/lib/crc32_fold.S.o
 SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 -include $(wildcard tests/unit/*.mk) $(wildcard tests/fuzz/*.mk)
 UNITS := $(patsubst tests/unit/%.mk,$(BUILD)/unit/%,$(wildcard tests/unit/*.mk))
@@ -255,21 +260,21 @@ $(BUILD)/fuzz/%: tests/fuzz/%.c $$(FUZZ_%) tests/unit/host.c $(HOST_HEADERS) $$(
 
 # --- hv/rdma in host processes: docs/rdma.md --------------------------------------------------
 # Without the fabric, which needs somebody who resolves addresses.
-RDMA_HOST_SRC := $(filter-out hv/rdma/fabric.c,$(wildcard hv/rdma/*.c)) hv/lib/crc32.c tools/memnode/wire.c
+RDMA_HOST_SRC := $(filter-out hv/rdma/fabric.c,$(wildcard hv/rdma/*.c)) $(CRC32_HOST) tools/memnode/wire.c
 RDMA_HOST     := $(CC) -std=gnu17 -O2 -g $(WARN) -Ihv -Itools/memnode -o
 INTEROP       := $(addprefix $(BUILD)/interop/,memtest rping perftest frames)
 
 memnode: $(BUILD)/memnode $(BUILD)/memnode-verbs $(INTEROP)
 $(BUILD)/memnode: tools/memnode/main.c $(RDMA_HOST_SRC) $(wildcard hv/rdma/*.h tools/memnode/*.h)
 	@mkdir -p $(@D)
-	$(RDMA_HOST) $@ $(filter %.c,$^)
+	$(RDMA_HOST) $@ $(filter %.c %.o,$^)
 $(BUILD)/memnode-verbs: tools/memnode/verbs.c $(wildcard hv/rdma/*.h)
 	@mkdir -p $(@D)
 	$(RDMA_HOST) $@ $< -lrdmacm -libverbs
 $(BUILD)/interop/%: tests/interop/%.c tests/interop/peer.c $(RDMA_HOST_SRC) \
 		$(wildcard hv/rdma/*.h tools/memnode/*.h tests/interop/*.h)
 	@mkdir -p $(@D)
-	$(RDMA_HOST) $@ $(filter %.c,$^)
+	$(RDMA_HOST) $@ $(filter %.c %.o,$^)
 
 STORETEST_SRC := $(addprefix hv/remote/,store.c store_map.c store_repair.c) hv/rdma/fabric.c
 $(BUILD)/interop/storetest: tests/interop/storetest.c $(STORETEST_SRC) $(RDMA_HOST_SRC) $(SEAL_HOST) \

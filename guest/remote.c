@@ -4,7 +4,7 @@
  * Nothing here knows of remote memory: on any machine the points are the same.
  *
  * Options: mib=N memory to use (default: all that is free, less 1 MiB); rounds=N of each walk (1);
- * seed=N; only=NAME one of walk, stride, write, code, tables, stacks, sort, smp; or, for
+ * seed=N; only=NAME one of walk, stride, write, code, tables, stacks, vectors, sort, smp; or, for
  * scripts/bench, one of sequential, threes, random, chase, local, and fill, which reads nothing.
  */
 #include "cpu.h"
@@ -19,6 +19,7 @@
 
 static u64 *area; /* `pages` of them */
 static u64 pages, rounds, seed;
+static u64 vectors;  /* XCR0, if it can be set */
 static u32 *version; /* of each page: what it has been filled with */
 static u32 *next;    /* only=chase: of each page, the one that its first word points to */
 
@@ -288,6 +289,70 @@ static void test_stacks(void)
 	tap_is(check_all(), 0, "and nothing else was written to");
 }
 
+/* --- vector registers, which a hypervisor that fetches a page might use -------------------------
+ */
+
+/* XCR0 as an operating system sets it: all of x87, SSE, AVX and AVX-512 that there is. */
+static void enable_vectors(void)
+{
+	if (!(cpuid(1, 0).ecx & BIT(26)))
+		return;
+	write_cr4(read_cr4() | CR4_OSXSAVE);
+	vectors = cpuid(0xd, 0).eax & 0xe7;
+	if (safe_xsetbv(0, vectors) != TRAP_NONE)
+		tap_bail("XSETBV of 0x%lx fails", vectors);
+}
+
+#define AREA_HEADER 512 /* XSAVE's: which components are there */
+
+/* In an XSAVE area: every byte of XMM, of the upper halves of YMM and ZMM, ZMM16 to 31, k0 to k7.
+ */
+static void fill_vectors(u8 *at, struct rng *r)
+{
+	const u32 mxcsr = 0x1f80;
+	u64 there = vectors & ~1ull;
+
+	memcpy(at + 24, &mxcsr, 4);
+	for (u32 i = 160; i < 160 + 256; i++)
+		at[i] = (u8)rng_next(r);
+	memcpy(at + AREA_HEADER, &there, 8);
+	for (u32 c = 2; c < 8; c++) {
+		struct cpuid_regs place = cpuid(0xd, c);
+
+		for (u32 i = 0; vectors >> c & 1 && i < place.eax; i++)
+			at[place.ebx + i] = (u8)rng_next(r);
+	}
+}
+
+static void test_vectors(void)
+{
+	static u8 before[4096] __aligned(64), after[4096] __aligned(64);
+	u64 wrong = 0, changed = 0, n = pages / 2;
+	u32 bytes = vectors ? cpuid(0xd, 0).ebx : 0, mask = (u32)vectors & ~1u;
+	struct rng r;
+
+	if (!vectors || bytes > sizeof(before)) {
+		tap_skip("no XSAVE, or an area of %u bytes", bytes);
+		return;
+	}
+	rng_seed(&r, seed + 2);
+	for (u64 i = 0; i < n; i++) {
+		u64 page = rng_below(&r, pages);
+
+		if (i % 64 == 0)
+			fill_vectors(before, &r);
+		asm volatile("xrstor64 (%0)" : : "r"(before), "a"(mask), "d"(0) : "memory");
+		wrong += check(page);
+		asm volatile("xsave64 (%0)" : : "r"(after), "a"(mask), "d"(0) : "memory");
+		changed += memcmp(before + 160, after + 160, 256) != 0 ||
+			   memcmp(before + 576, after + 576, bytes - 576) != 0;
+		if (i % 8 == 0)
+			fill(page);
+	}
+	tap_is(wrong, 0, "%lu visits with something in all vector registers", n);
+	tap_is(changed, 0, "which it is still (XCR0 %lx)", vectors);
+}
+
 /* --- a sort ----------------------------------------------------------------------------------- */
 
 static void sort(u64 *a, u64 n)
@@ -524,9 +589,9 @@ static const struct {
 	const char *name;
 	void (*run)(void);
 } tests[] = {
-	{"walk", test_walk}, {"stride", test_stride}, {"write", test_write},
-	{"code", test_code}, {"tables", test_tables}, {"stacks", test_stacks},
-	{"sort", test_sort}, {"smp", test_smp},
+	{"walk", test_walk},	   {"stride", test_stride}, {"write", test_write},
+	{"code", test_code},	   {"tables", test_tables}, {"stacks", test_stacks},
+	{"vectors", test_vectors}, {"sort", test_sort},	    {"smp", test_smp},
 };
 
 void guest_main(void)
@@ -539,6 +604,7 @@ void guest_main(void)
 	pages = opt_u64("mib", 0) * 256;
 	if (!pages)
 		pages = (free - reserve) / PAGE_SIZE;
+	enable_vectors();
 	rounds = opt_u64("rounds", 1);
 	seed = opt_u64("seed", 1);
 	opt_str("only", only, sizeof(only));

@@ -7,6 +7,7 @@
 #include "lib/panic.h"
 #include "lib/string.h"
 #include "lib/symbols.h"
+#include "lib/zmm.h"
 #include "mem/frame.h"
 #include "net/net.h"
 #include "pmem/pmem.h"
@@ -151,6 +152,7 @@ static __noreturn void start_on_stack(void)
 	apic_choose_mode(need_x2apic());
 	ioapic_mask_all(hpa(boot->rsdp));
 	cpu_init(&cpus[0]);
+	zmm_init();
 	cpus[0].online = 1;
 	report_cpu();
 	report_memory();

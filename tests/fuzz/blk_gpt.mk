@@ -1,1 +1,1 @@
-FUZZ_blk_gpt := hv/blk/gpt.c hv/lib/crc32.c
+FUZZ_blk_gpt := hv/blk/gpt.c $(CRC32_HOST)

@@ -1,1 +1,1 @@
-FUZZ_pmem_save := hv/pmem/save.c hv/blk/part.c hv/lib/crc32.c
+FUZZ_pmem_save := hv/pmem/save.c hv/blk/part.c $(CRC32_HOST)

@@ -1,2 +1,2 @@
 FUZZ_rdma_node := $(addprefix hv/rdma/,packet.c qp.c requester.c responder.c cm.c cm_message.c node.c) \
-	hv/lib/crc32.c
+	$(CRC32_HOST)

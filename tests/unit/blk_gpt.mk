@@ -1,1 +1,1 @@
-UNIT_blk_gpt := hv/blk/gpt.c hv/blk/part.c hv/lib/crc32.c
+UNIT_blk_gpt := hv/blk/gpt.c hv/blk/part.c $(CRC32_HOST)

@@ -1,2 +1,2 @@
 UNIT_fabric := $(addprefix hv/rdma/,packet.c qp.c requester.c responder.c cm.c cm_message.c \
-	node.c fabric.c) hv/lib/crc32.c
+	node.c fabric.c) $(CRC32_HOST)

@@ -2,4 +2,4 @@ UNIT_pmem_backing := hv/pmem/pmem.c hv/pmem/flush.c hv/pmem/cut.c hv/pmem/medium
 	hv/pmem/nfit.c hv/pmem/vnfit.c hv/pmem/backing.c hv/pmem/save.c hv/blk/gpt.c hv/blk/part.c \
 	hv/vm/space.c hv/vm/memory.c hv/ept/ept.c hv/ept/ept_table.c hv/ept/ept_gen.c hv/ept/ept_overlay.c hv/mem/frame.c \
 	hv/lib/print.c \
-	hv/lib/crc32.c tests/unit/ept_hw.c
+	$(CRC32_HOST) tests/unit/ept_hw.c

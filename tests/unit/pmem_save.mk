@@ -1,1 +1,1 @@
-UNIT_pmem_save := hv/pmem/save.c hv/blk/part.c hv/lib/crc32.c
+UNIT_pmem_save := hv/pmem/save.c hv/blk/part.c $(CRC32_HOST)

@@ -1,1 +1,1 @@
-UNIT_rdma_short := $(addprefix hv/rdma/,packet.c qp.c requester.c responder.c) hv/lib/crc32.c
+UNIT_rdma_short := $(addprefix hv/rdma/,packet.c qp.c requester.c responder.c) $(CRC32_HOST)

@@ -1,1 +1,1 @@
-UNIT_report := hv/vm/report.c hv/vm/profile.c hv/lib/print.c hv/lib/crc32.c
+UNIT_report := hv/vm/report.c hv/vm/profile.c hv/lib/print.c $(CRC32_HOST)

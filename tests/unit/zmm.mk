@@ -1,0 +1,2 @@
+UNIT_zmm :=
+INCLUDED_zmm := hv/lib/zmm.c
