@@ -6,12 +6,10 @@
 #include "net/nic_hw.h"
 
 #define MAC_WORDS   3
-#define FRAME_MIN   14u
 #define PATIENCE_US 20000
 #define STEP_US	    20
 #define LOOK_PERIOD 10000000ull	  /* ns between two looks at the link */
 #define SEND_PERIOD 2000000000ull /* ns after which a NIC that does not send is reset */
-#define RX_GIVE	    16u		  /* buffers that are given back together */
 #define TX_ROOM	    4u		  /* descriptors: 1,514 bytes copied, or head, payload, tail */
 #define RX_BUFFERS                                                                    \
 	(E1000_RX * E1000_RX_BUFFER + E1000_TX_SLOT) /* bytes; the rest stays aligned \
@@ -283,34 +281,25 @@ void e1000_stop(struct e1000 *nic)
 
 /* --- receive -------------------------------------------------------------------------------- */
 
-const u8 *e1000_receive(struct e1000 *nic, size_t *len)
+const u8 *e1000_receive_slowly(struct e1000 *nic, size_t *len)
 {
-	volatile struct e1000_rx_desc *d = &nic->rx[nic->rx_next];
-
 	/* The NIC fills what it was given, and no more: the descriptor at RDT is ours. */
-	while (nic->rx_next != nic->rx_given && (d->status & RX_DONE)) {
-		bool end = d->status & RX_END, whole = end && !nic->rx_dropping;
-		u32 length;
+	while (nic->rx_next != nic->rx_given) {
+		volatile struct e1000_rx_desc *d = &nic->rx[nic->rx_next];
+		u8 status = d->status;
 
-		asm volatile("" : : : "memory"); /* the rest after the status */
-		length = d->length;
-		if (whole && !(d->errors & RX_ERRORS) && length >= FRAME_MIN &&
-		    length <= E1000_RX_BUFFER) {
-			nic->stats.rx_frames++;
-			nic->stats.rx_bytes += length;
-			*len = length;
-			return nic->rx_buffer + nic->rx_next * E1000_RX_BUFFER;
-		}
-		nic->rx_dropping = !end;
-		if (end)
-			nic->stats.rx_errors++;
+		if (!(status & RX_DONE))
+			return NULL;
+		if (!nic->rx_dropping && e1000_whole(d->rest))
+			return e1000_receive(nic, len);
+		nic->rx_dropping = !(status & RX_END);
+		nic->stats.rx_errors += !nic->rx_dropping;
 		e1000_release(nic);
-		d = &nic->rx[nic->rx_next];
 	}
 	return NULL;
 }
 
-static void give_buffers(struct e1000 *nic)
+void e1000_give_buffers(struct e1000 *nic)
 {
 	u32 tail = (nic->rx_next + E1000_RX - 1) % E1000_RX;
 
@@ -318,18 +307,6 @@ static void give_buffers(struct e1000 *nic)
 		return;
 	nic->rx_given = tail;
 	wr(nic, REG_RDT, tail);
-}
-
-void e1000_release(struct e1000 *nic)
-{
-	volatile struct e1000_rx_desc *d = &nic->rx[nic->rx_next];
-
-	/* The address too: a device that broke it does not get away with it twice. */
-	d->address = nic->rx_buffer_bus + nic->rx_next * E1000_RX_BUFFER;
-	d->status = 0;
-	nic->rx_next = (nic->rx_next + 1) % E1000_RX;
-	if (nic->rx_next % RX_GIVE == 0)
-		give_buffers(nic);
 }
 
 /* --- transmit ------------------------------------------------------------------------------- */
@@ -462,7 +439,7 @@ int e1000_transmit(struct e1000 *nic, const struct e1000_piece *piece, u32 piece
 	u32 wanted = tx_wanted(piece, pieces, &bytes);
 	int err;
 
-	if (bytes < FRAME_MIN || bytes > E1000_RX_BUFFER)
+	if (bytes < E1000_FRAME_MIN || bytes > E1000_RX_BUFFER)
 		return ERR_INVAL;
 	err = e1000_begin(nic, wanted);
 	if (err)
@@ -536,7 +513,7 @@ bool e1000_service(struct e1000 *nic, u64 now)
 	if (likely(now - nic->looked < LOOK_PERIOD))
 		return false;
 	nic->looked = now;
-	give_buffers(nic);
+	e1000_give_buffers(nic);
 	changed = look_at_link(nic);
 	watch_tx(nic, now);
 	return changed;

@@ -18,6 +18,8 @@
 #define E1000_RX	128u /* descriptors; multiples of 8 */
 #define E1000_TX	256u
 #define E1000_RX_BUFFER 8192u /* a frame that is longer is dropped */
+#define E1000_FRAME_MIN 14u   /* bytes: an Ethernet header */
+#define E1000_RX_GIVE	16u   /* buffers that are given back together */
 #define E1000_RX_AT	10u   /* frames begin so many bytes behind a multiple of 16 */
 #define E1000_TX_SLOT	512u  /* of each TX descriptor, for what is copied */
 
@@ -41,9 +43,14 @@ enum e1000_eerd {     /* layout of EERD */
 /* Legacy descriptors: 317453, 3.2.3 and 3.3.3. */
 struct e1000_rx_desc {
 	u64 address;
-	u16 length, checksum;
-	u8 status, errors;
-	u16 special;
+	union {
+		struct {
+			u16 length, checksum;
+			u8 status, errors;
+			u16 special;
+		};
+		u64 rest; /* all of these at once */
+	};
 };
 
 struct e1000_tx_desc {
@@ -115,13 +122,8 @@ void e1000_stop(struct e1000 *nic);
  * The next received frame, without its checksum; it stays until e1000_release(), which must follow.
  * NULL: none.
  */
-const u8 *e1000_receive(struct e1000 *nic, size_t *len);
-void e1000_release(struct e1000 *nic);
-/* Whether there may be one. */
-static inline bool e1000_arrived(const struct e1000 *nic)
-{
-	return nic->rx[nic->rx_next].status & RX_DONE;
-}
+static inline const u8 *e1000_receive(struct e1000 *nic, size_t *len);
+static inline void e1000_release(struct e1000 *nic);
 
 /* A piece of a frame: where `bus` is 0 it is copied, else the NIC fetches it from there later. */
 struct e1000_piece {
@@ -137,7 +139,7 @@ int e1000_transmit(struct e1000 *nic, const struct e1000_piece *piece, u32 piece
 /*
  * The same piece by piece: e1000_begin(), which says whether so many descriptors are free, then for
  * each e1000_put(), where up to E1000_TX_SLOT bytes are to be copied to, or e1000_put_bus(), then
- * e1000_end(). At least FRAME_MIN bytes in all.
+ * e1000_end(). At least E1000_FRAME_MIN bytes in all.
  */
 int e1000_begin(struct e1000 *nic, u32 descriptors);
 u8 *e1000_put(struct e1000 *nic, u32 len);
@@ -164,3 +166,47 @@ bool e1000_arm(struct e1000 *nic);
 void e1000_disarm(struct e1000 *nic);
 /* Reads the NIC's counters into stats. */
 void e1000_count(struct e1000 *nic);
+
+/* --- the way of every frame ----------------------------------------------------------------- */
+
+/* Drops what is not right. */
+const u8 *e1000_receive_slowly(struct e1000 *nic, size_t *len);
+void e1000_give_buffers(struct e1000 *nic);
+
+static inline bool e1000_whole(u64 rest)
+{
+	u64 done = (u64)(RX_DONE | RX_END) << RX_STATUS_AT, wrong = (u64)RX_ERRORS << RX_ERRORS_AT;
+
+	return (rest & (done | wrong)) == done &&
+	       (u16)rest - E1000_FRAME_MIN <= E1000_RX_BUFFER - E1000_FRAME_MIN;
+}
+
+static inline const u8 *e1000_receive(struct e1000 *nic, size_t *len)
+{
+	u32 i = nic->rx_next;
+	/* In one access, lest the rest be older than the status. */
+	u64 rest = nic->rx[i].rest;
+
+	if (likely(!(rest & (u64)RX_DONE << RX_STATUS_AT)))
+		return NULL;
+	if (unlikely(!e1000_whole(rest)) || unlikely(nic->rx_dropping) ||
+	    unlikely(i == nic->rx_given))
+		return e1000_receive_slowly(nic, len);
+	nic->stats.rx_frames++;
+	nic->stats.rx_bytes += (u16)rest;
+	*len = (u16)rest;
+	return nic->rx_buffer + i * E1000_RX_BUFFER;
+}
+
+static inline void e1000_release(struct e1000 *nic)
+{
+	u32 i = nic->rx_next;
+	volatile struct e1000_rx_desc *d = &nic->rx[i];
+
+	/* The address too: a device that broke it does not get away with it twice. */
+	d->address = nic->rx_buffer_bus + i * E1000_RX_BUFFER;
+	d->status = 0;
+	nic->rx_next = (i + 1) % E1000_RX;
+	if (unlikely((i + 1) % E1000_RX_GIVE == 0))
+		e1000_give_buffers(nic);
+}

@@ -109,6 +109,9 @@
 #define RX_END	  0x02
 #define RX_ERRORS 0x97 /* CRC, symbol, sequence, carrier extension, data */
 
+#define RX_STATUS_AT 32 /* bits behind `length` */
+#define RX_ERRORS_AT 40
+
 #define TX_COMMAND_AT 24 /* bits behind `length` */
 #define TX_END	      0x01
 #define TX_INSERT_FCS 0x02

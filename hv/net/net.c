@@ -328,37 +328,49 @@ static bool is_roce(const u8 *frame, size_t len)
 	       be16(frame + UDP_PORT_AT) == ROCE_UDP_PORT;
 }
 
-static u32 receive(u64 now)
+static __noinline void receive_other(u64 now, const u8 *frame, size_t len)
+{
+	/* RoCE for nobody else than us: the NIC passes broadcasts on. */
+	if (!is_roce(frame, len)) {
+		netif_port_receive(frame, len);
+		net.changed = true;
+		net_look();
+	} else if (be32(frame + IPV4_TO_AT) == net.ip) {
+		roce_receive(now, frame, len);
+		net_look();
+	}
+}
+
+/* How many frames; whether they complete something. */
+static inline u32 receive(u64 now, bool *completes)
 {
 	const u8 *frame;
 	size_t len;
 	u32 n = 0;
 
-	while (n < RX_BUDGET && e1000_arrived(&net.nic)) {
-		frame = e1000_receive(&net.nic, &len);
-		if (!frame)
-			break;
-		/* RoCE for nobody else than us: the NIC passes broadcasts on. */
-		if (!is_roce(frame, len)) {
-			netif_port_receive(frame, len);
-			net.changed = true;
-		} else if (be32(frame + IPV4_TO_AT) == net.ip) {
-			roce_receive(now, frame, len);
-		}
+	*completes = false;
+	for (; n < RX_BUDGET && (frame = e1000_receive(&net.nic, &len)); n++) {
+		enum rdma_taken taken = roce_take(now, frame, len);
+
+		if (unlikely(taken == RDMA_OTHER))
+			receive_other(now, frame, len);
+		*completes |= taken == RDMA_COMPLETES;
 		e1000_release(&net.nic);
-		n++;
 	}
 	return n;
 }
 
 /* Without a link or an address RoCE talks to nobody, and its time-outs go on. */
-static u32 transmit(u64 now)
+static u32 transmit(u64 now, bool *all)
 {
 	struct rdma_frame f;
 	u32 n = 0;
 
-	while (n < TX_BUDGET && (e1000_tx_room(&net.nic) || !net.nic.link) &&
-	       roce_transmit(now, &f)) {
+	*all = false;
+	while (n < TX_BUDGET && (e1000_tx_room(&net.nic) || !net.nic.link)) {
+		*all = !roce_transmit(now, &f);
+		if (*all)
+			break;
 		net_transmit(&f);
 		n++;
 	}
@@ -384,26 +396,38 @@ static void set_deadline(u64 now)
 	__atomic_store_n(&net.deadline, tsc_at(net.due), __ATOMIC_RELAXED);
 }
 
-static u32 transmit_all(u64 now)
+void net_look(void)
 {
-	u32 sent = transmit(now);
+	net.due = 0;
+	__atomic_store_n(&net.deadline, 0, __ATOMIC_RELAXED);
+}
+
+static u32 transmit_all(u64 now, bool *all)
+{
+	u32 sent = transmit(now, all);
 
 	if (sent)
 		__atomic_store_n(&net.active, now, __ATOMIC_RELAXED);
 	e1000_kick(&net.nic);
-	set_deadline(now);
 	return sent;
 }
 
 static bool service(u64 now)
 {
-	u32 received = receive(now);
+	bool completes, sent, all;
+	u32 received = receive(now, &completes);
 
 	if (received)
 		__atomic_store_n(&net.active, now, __ATOMIC_RELAXED);
 	/* Mostly: nothing, or a packet that only its QP is concerned with. */
-	if (now < net.due && !net.changed && !roce_pending())
+	if (likely(now < net.due) && !completes)
 		return received;
+	/* Who waits for a page need not wait for the next round's timers and deadlines. */
+	if (completes) {
+		net_look();
+		if (!roce_completed(now))
+			return true;
+	}
 	run_timers(now);
 	if (e1000_service(&net.nic, now)) {
 		say_link();
@@ -414,13 +438,22 @@ static bool service(u64 now)
 	if (net.changed)
 		update_state();
 	roce_serviced(now);
-	return transmit_all(now) || received;
+	sent = transmit_all(now, &all);
+	if (likely(all))
+		set_deadline(now);
+	else
+		net_look();
+	return sent || received;
 }
 
 void net_send(u64 now)
 {
-	if (net.present)
-		transmit_all(now);
+	bool all;
+
+	if (!net.present)
+		return;
+	transmit_all(now, &all);
+	net_look(); /* for the deadline, while the answers travel */
 }
 
 bool net_service(void)

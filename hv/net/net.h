@@ -10,7 +10,7 @@
 
 #include <umbra/boot_info.h>
 
-#include "rdma/packet.h"
+#include "rdma/qp.h"
 
 enum net_state {
 	NET_ABSENT, /* not configured, or no NIC that the driver knows */
@@ -53,8 +53,10 @@ int net_resolve(u32 ip, u8 mac[6]);
  */
 int net_transmit(const struct rdma_frame *f);
 
-/* Lets RoCE transmit what has been posted just now, without a look at what has arrived. */
+/* Lets RoCE transmit what has been posted just now, without a look at anything else. */
 void net_send(u64 now);
+/* The next round looks at everything: RoCE's deadline is nearer than it was. */
+void net_look(void);
 
 void net_lock(void);
 bool net_trylock(void);
@@ -93,20 +95,23 @@ void net_disarm(void);
 bool net_busy(void);
 
 /*
- * RoCE, which remote/ defines (bound at link time), called with the lock held. A received frame to
- * UDP port 4791, valid during the call; the next frame to transmit, or false; the time at which
- * roce_transmit() wants to be called though nothing arrives (RDMA_NEVER). Time is net_now().
+ * RoCE, which remote/ defines (bound at link time), called with the lock held; time is net_now().
+ *
+ * Each received frame, valid during the call, is offered to roce_take() first, which takes those
+ * that are just what is expected next and finds out quickly. Others to UDP port 4791 go to
+ * roce_receive(). After RDMA_COMPLETES roce_completed() follows, which is true if there is
+ * something to transmit then.
  */
+enum rdma_taken roce_take(u64 now, const u8 *frame, size_t len);
 void roce_receive(u64 now, const u8 *frame, size_t len);
-bool roce_transmit(u64 now, struct rdma_frame *f);
-u64 roce_deadline(void);
-/*
- * Whether the latter has moved nearer, or roce_serviced() or roce_transmit() have something to do:
- * else a round ends with the frames received.
- */
-bool roce_pending(void);
-/* In each round that has something to do, before it transmits: completions are looked at here. */
+bool roce_completed(u64 now);
+/* In each round that looks at everything, before it transmits. */
 void roce_serviced(u64 now);
+/* The next frame to transmit, or false. */
+bool roce_transmit(u64 now, struct rdma_frame *f);
+/* When all has been transmitted: by when the next round has to look at everything though nothing
+ * arrives; RDMA_NEVER. */
+u64 roce_deadline(void);
 
 /* Nanoseconds, monotonic. */
 u64 net_now(void);

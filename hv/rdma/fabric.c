@@ -34,13 +34,12 @@ void fabric_init(struct fabric *f, u32 mtu, u64 entropy)
 	memset(f, 0, sizeof(*f));
 	f->mtu = mtu;
 	f->random = entropy;
-	f->pending = true;
 }
 
 /* Something has happened other than that a page's next packet has come. */
 static void look(struct fabric *f)
 {
-	f->look = f->pending = true;
+	f->look = true;
 }
 
 /* --- a link's life -------------------------------------------------------------------------- */
@@ -191,7 +190,7 @@ static void measured(struct fabric_link *l, u64 took)
  * One request at a time is timed. What was repeated says nothing but that the time-out may be too
  * short: it is doubled until there is a measurement (Karn's rule).
  */
-static void follow_sample(struct fabric_link *l, u64 now)
+void fabric_sampled(struct fabric_link *l, u64 now)
 {
 	if (!l->sampling || (s32)(l->qp.req.una - l->sample) <= 0)
 		return;
@@ -265,7 +264,6 @@ void fabric_work(struct fabric *f, u64 now)
 	if (!f->look && now < f->due)
 		return;
 	f->look = false;
-	f->pending = true;
 	for (i = 0; i < f->links; i++) {
 		struct fabric_link *l = &f->link[i];
 		enum link_state before = l->state;
@@ -421,23 +419,7 @@ static struct fabric_link *link_of(struct fabric *f, u32 qpn)
 	return l->state == LINK_UP && l->qp.config.local_qpn == qpn ? l : NULL;
 }
 
-/* The next answer to what a link has asked. False: another frame, or a wrong one. */
-static bool take_expected(struct fabric *f, u64 now, const u8 *frame, size_t len)
-{
-	const struct bth *bth = (const struct bth *)(frame + BTH_AT);
-	struct fabric_link *l = len < BTH_AT + sizeof(*bth) ? NULL : link_of(f, bth_dest_qp(bth));
-
-	if (!l || !rdma_qp_take(&l->qp, now, frame, len))
-		return false;
-	l->heard = now;
-	if (l->qp.req.una != l->qp.req.head) {
-		follow_sample(l, now);
-		f->pending = true;
-	}
-	return true;
-}
-
-static __noinline void receive_other(struct fabric *f, u64 now, const u8 *frame, size_t len)
+void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len)
 {
 	struct fabric_link *l;
 	struct rdma_packet p;
@@ -455,13 +437,7 @@ static __noinline void receive_other(struct fabric *f, u64 now, const u8 *frame,
 		return;
 	l->heard = now;
 	rdma_qp_receive(&l->qp, now, &p);
-	follow_sample(l, now);
-}
-
-void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len)
-{
-	if (unlikely(!take_expected(f, now, frame, len)))
-		receive_other(f, now, frame, len);
+	fabric_sampled(l, now);
 }
 
 /* Looks at all connections, so not without a reason. */
@@ -475,20 +451,16 @@ static bool transmit_cm(struct fabric *f, u64 now, struct rdma_frame *frame)
 	return !f->cm_quiet;
 }
 
-/* All has been sent: nothing to do until something comes, or is due. */
-static void rest(struct fabric *f)
-{
-	f->pending = f->look;
-	f->due = next_deadline(f);
-}
-
 bool fabric_transmit(struct fabric *f, u64 now, struct rdma_frame *frame)
 {
 	u32 i;
 
-	if (f->ip && transmit_cm(f, now, frame))
+	f->pending = false;
+	if (unlikely(!f->ip))
+		return false;
+	if (transmit_cm(f, now, frame))
 		return true;
-	for (i = 0; i < f->links && f->ip; i++) {
+	for (i = 0; i < f->links; i++) {
 		struct fabric_link *l;
 
 		f->turn = f->turn + 1 < f->links ? f->turn + 1 : 0;
@@ -500,7 +472,11 @@ bool fabric_transmit(struct fabric *f, u64 now, struct rdma_frame *frame)
 			l->sample_at = now;
 		return true;
 	}
-	if (f->pending || now >= f->due)
-		rest(f);
 	return false;
+}
+
+u64 fabric_deadline(struct fabric *f)
+{
+	f->due = f->look ? 0 : next_deadline(f);
+	return f->due;
 }

@@ -12,10 +12,10 @@
  * nothing late of an old one is taken for the new one's.
  *
  * Portable: no allocation, no call-backs but fabric_resolve(); like a QP it has one owner at a
- * time. A round: fabric_receive() for what has arrived, fabric_work(), the users' work
- * (store_work()), fabric_transmit() until it returns false; again when a frame arrives or at
- * fabric_deadline(). Most frames bring a page's next packet, and nothing to do: as long as
- * fabric_deadline() is later than now, a round may end after fabric_receive().
+ * time. A round: fabric_take() or fabric_receive() for what has arrived, fabric_work(), the users'
+ * work (store_work()), fabric_transmit() until it returns false, fabric_deadline(); again when a
+ * frame arrives or at that time. Most frames bring a page's next packet, and nothing to do: before
+ * the deadline a round may end after fabric_take(), or after the users' work.
  */
 #pragma once
 
@@ -76,8 +76,8 @@ struct fabric {
 	bool cm_quiet;	 /* the agent has nothing to send before cm_due */
 	u64 cm_due;
 	bool look;    /* something has come for a link itself */
-	bool pending; /* and is to be looked at, or something is to be sent or fetched */
-	u64 due;      /* else nothing is to be done before: may be too early */
+	bool pending; /* something has been posted and is to be sent */
+	u64 due;      /* else fabric_work() has nothing to do before: may be too early */
 };
 
 /* mtu: bytes of payload in a packet, 256 to 4096: 1024 for Ethernet's 1500. entropy: random. */
@@ -101,19 +101,18 @@ int fabric_post(struct fabric *f, u32 link, const struct rdma_work *work);
 /* As rdma_poll_send(). A link that is DOWN goes on when it returned false. */
 bool fabric_poll(struct fabric *f, u32 link, struct rdma_completion *c);
 
-/* An Ethernet frame. */
+/* An Ethernet frame that fabric_take() (take.h) has not taken. */
 void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len);
 void fabric_work(struct fabric *f, u64 now);
 /* The next frame, or false; its payload stays until the work's completion. */
 bool fabric_transmit(struct fabric *f, u64 now, struct rdma_frame *frame);
+/* For fabric_take(): the answer to what is timed may have come. */
+void fabric_sampled(struct fabric_link *l, u64 now);
 /*
- * When the next round has something to do though nothing arrives before; too early at worst. 0: it
- * has now.
+ * When fabric_transmit() has returned false: by when the next round is to be though nothing arrives
+ * before; too early at worst. 0: now.
  */
-static inline u64 fabric_deadline(const struct fabric *f)
-{
-	return f->pending ? 0 : f->due;
-}
+u64 fabric_deadline(struct fabric *f);
 
 /*
  * Defined by net/ (or a test): the MAC address to send to for `ip`. 0, ERR_BUSY: being asked for,

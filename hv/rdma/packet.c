@@ -54,40 +54,25 @@ static u32 extended_len(u32 flags)
 
 #define DATAGRAM     sizeof(struct eth_hdr) /* where it begins in a frame */
 #define FIXED_LEN    (sizeof(struct ipv4_hdr) + sizeof(struct udp_hdr) + sizeof(struct bth))
-#define LRH_LEN	     8u			  /* what the ICRC has before it */
-#define ICRC_AT	     (DATAGRAM - LRH_LEN) /* where the ICRC begins, if frames had one */
-#define BEHIND_FIXED (CRC32_HEAD - LRH_LEN - (u32)FIXED_LEN) /* of the first 64 bytes */
+#define BEHIND_FIXED (CRC32_HEAD - RDMA_LRH_LEN - (u32)FIXED_LEN) /* of the first 64 bytes */
 
 /*
  * The invariant CRC, A17.3.3: eight bytes of ones stand for a local route header, and what routers
  * may change counts as ones. The eight bytes before the datagram are the Ethernet header's, so that
  * all is in one piece.
  */
-static const _Alignas(16) u8 icrc_mask[CRC32_MASK] = {
-	[0 ... LRH_LEN - 1] = 0xff,
-	[LRH_LEN + offsetof(struct ipv4_hdr, tos)] = 0xff,
-	[LRH_LEN + offsetof(struct ipv4_hdr, ttl)] = 0xff,
-	[LRH_LEN + offsetof(struct ipv4_hdr, checksum)] = 0xff,
-	[LRH_LEN + offsetof(struct ipv4_hdr, checksum) + 1] = 0xff,
-	[LRH_LEN + sizeof(struct ipv4_hdr) + offsetof(struct udp_hdr, checksum)] = 0xff,
-	[LRH_LEN + sizeof(struct ipv4_hdr) + offsetof(struct udp_hdr, checksum) + 1] = 0xff,
-	[LRH_LEN + FIXED_LEN - sizeof(struct bth) + offsetof(struct bth, congestion)] = 0xff,
+const _Alignas(16) u8 rdma_icrc_mask[CRC32_MASK] = {
+	[0 ... RDMA_LRH_LEN - 1] = 0xff,
+	[RDMA_LRH_LEN + offsetof(struct ipv4_hdr, tos)] = 0xff,
+	[RDMA_LRH_LEN + offsetof(struct ipv4_hdr, ttl)] = 0xff,
+	[RDMA_LRH_LEN + offsetof(struct ipv4_hdr, checksum)] = 0xff,
+	[RDMA_LRH_LEN + offsetof(struct ipv4_hdr, checksum) + 1] = 0xff,
+	[RDMA_LRH_LEN + sizeof(struct ipv4_hdr) + offsetof(struct udp_hdr, checksum)] = 0xff,
+	[RDMA_LRH_LEN + sizeof(struct ipv4_hdr) + offsetof(struct udp_hdr, checksum) + 1] = 0xff,
+	[RDMA_LRH_LEN + FIXED_LEN - sizeof(struct bth) + offsetof(struct bth, congestion)] = 0xff,
 };
 
-_Static_assert(LRH_LEN + FIXED_LEN == CRC32_MASK, "all before the extended headers");
-
-bool rdma_icrc_right(const u8 *frame, u32 datagram_len)
-{
-	const u8 *head = frame + ICRC_AT;
-	u32 len = LRH_LEN + datagram_len - ROCE_ICRC_SIZE, crc;
-
-	if (likely(len >= CRC32_HEAD))
-		crc = crc32_masked(icrc_mask, head, head + CRC32_HEAD, len - CRC32_HEAD);
-	else
-		crc = crc32_masked_short(icrc_mask, head, len);
-	/* The one little-endian field of the packet. */
-	return crc == le32(head + len);
-}
+_Static_assert(RDMA_LRH_LEN + FIXED_LEN == CRC32_MASK, "all before the extended headers");
 
 /* Checks IPv4 and UDP; the UDP payload's length, or an error. */
 static int decode_udp(struct rdma_packet *p, const u8 *datagram, size_t len)
@@ -291,24 +276,25 @@ static void encode_extended(const struct rdma_packet *p, u32 flags, u8 *at)
 /* Of the frame but its end; head has BEHIND_FIXED bytes of room behind its end. */
 static u32 icrc_of(struct rdma_frame *f)
 {
-	const u8 *head = f->head + ICRC_AT;
+	const u8 *head = f->head + RDMA_ICRC_AT;
 	u32 extended = f->head_len - (u32)(DATAGRAM + FIXED_LEN), n = BEHIND_FIXED - extended;
 	u32 crc;
 
 	if (extended > BEHIND_FIXED) {
-		crc = crc32_masked(icrc_mask, head, head + CRC32_HEAD, extended - BEHIND_FIXED);
+		crc = crc32_masked(rdma_icrc_mask, head, head + CRC32_HEAD,
+				   extended - BEHIND_FIXED);
 		return crc32(crc, f->payload, f->payload_len);
 	}
 	if (!n)
-		return crc32_masked(icrc_mask, head, f->payload_len ? f->payload : head,
+		return crc32_masked(rdma_icrc_mask, head, f->payload_len ? f->payload : head,
 				    f->payload_len);
 	if (f->payload_len < BEHIND_FIXED) {
-		crc = crc32_masked_short(icrc_mask, head, CRC32_MASK + extended);
+		crc = crc32_masked_short(rdma_icrc_mask, head, CRC32_MASK + extended);
 		return f->payload_len ? crc32(crc, f->payload, f->payload_len) : crc;
 	}
 	/* More than n, as copying a constant size is quicker. */
 	__builtin_memcpy(f->head + f->head_len, f->payload, BEHIND_FIXED);
-	return crc32_masked(icrc_mask, head, f->payload + n, f->payload_len - n);
+	return crc32_masked(rdma_icrc_mask, head, f->payload + n, f->payload_len - n);
 }
 
 int rdma_encode_as(const struct rdma_template *t, const struct rdma_packet *p, struct rdma_frame *f)

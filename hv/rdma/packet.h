@@ -7,6 +7,7 @@
  */
 #pragma once
 
+#include "lib/crc32.h"
 #include "rdma/wire.h"
 
 /* BTH opcodes: reliable connection, the unreliable datagram that RDMA-CM uses, and CNP. */
@@ -122,8 +123,25 @@ static inline bool rdma_ipv4_sum_right(const u8 *ip)
 	return ((u64)a + b + c + d + e) % 0xffff == 0;
 }
 
+/* The ICRC begins with eight bytes that stand for a local route header; in a frame, these lie so.
+ */
+#define RDMA_LRH_LEN 8u
+#define RDMA_ICRC_AT (sizeof(struct eth_hdr) - RDMA_LRH_LEN)
+extern const u8 rdma_icrc_mask[CRC32_MASK]; /* of crc32_masked() */
+
 /* Whether the ICRC is, with a datagram of at least 44 bytes, as long as its headers say. */
-bool rdma_icrc_right(const u8 *frame, u32 datagram_len);
+static inline bool rdma_icrc_right(const u8 *frame, u32 datagram_len)
+{
+	const u8 *head = frame + RDMA_ICRC_AT;
+	u32 len = RDMA_LRH_LEN + datagram_len - ROCE_ICRC_SIZE, crc;
+
+	if (likely(len >= CRC32_HEAD))
+		crc = crc32_masked(rdma_icrc_mask, head, head + CRC32_HEAD, len - CRC32_HEAD);
+	else
+		crc = crc32_masked_short(rdma_icrc_mask, head, len);
+	/* The one little-endian field of the packet. */
+	return crc == le32(head + len);
+}
 
 /*
  * Encodes; the payload must stay as it is until the frame has left. ERR_INVAL: an opcode that is

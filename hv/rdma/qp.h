@@ -174,7 +174,7 @@ struct rdma_responder {
 	u32 queue_head, queue_tail;
 };
 
-/* What is the same in the headers of all the peer's packets, IPv4 to the QP number. */
+/* What is the same in the headers of all the peer's answers, IPv4 to the PSN. */
 struct rdma_expected {
 	u64 word[5];
 };
@@ -229,12 +229,12 @@ bool rdma_poll_receive(struct rdma_qp *qp, struct rdma_completion *c);
 /* A decoded packet whose dest_qp is this QP's. */
 void rdma_qp_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p);
 
-/*
- * Of a received frame, the short way: the READ response that is expected next, exactly, or an
- * acknowledgement is taken as rdma_decode() and rdma_qp_receive() would. False: it is something
- * else, or not right; nothing has happened, and it is for those two.
- */
-bool rdma_qp_take(struct rdma_qp *qp, u64 now, const u8 *frame, size_t len);
+/* What has become of a frame that was offered to the short way, rdma_qp_take() in take.h. */
+enum rdma_taken {
+	RDMA_OTHER, /* something else, or not right: nothing has happened, it is for those two */
+	RDMA_TAKEN, /* and nothing is complete by it */
+	RDMA_COMPLETES, /* there are completions */
+};
 
 /* The next frame to transmit, or false. Time-outs are noticed here. */
 bool rdma_qp_transmit(struct rdma_qp *qp, u64 now, struct rdma_frame *f);

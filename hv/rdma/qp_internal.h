@@ -3,6 +3,9 @@
 
 #include "rdma/qp.h"
 
+#define DEFAULT_PKEY 0xffff
+#define PKEY_MASK    0x7fff /* the top bit says full or limited member */
+
 /* Packets of a message or of a READ's response; an empty one takes one. */
 static inline u32 rdma_packets(const struct rdma_qp *qp, u32 length)
 {
@@ -13,11 +16,6 @@ void requester_init(struct rdma_qp *qp);
 /* Completes the oldest request with `status` and the others as flushed. */
 void requester_fail(struct rdma_qp *qp, enum rdma_status status);
 void requester_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p);
-/* Takes the response `una_psn` of the READ `s`, which is the oldest request. */
-void requester_take(struct rdma_qp *qp, u64 now, struct rdma_send *s, const u8 *payload, u32 len,
-		    bool last);
-/* An ACK of a request between una_psn and sent_psn. */
-void requester_acknowledged(struct rdma_qp *qp, u64 now, u32 psn);
 void requester_cnp(struct rdma_qp *qp);
 /* Fills opcode, PSN, headers and payload; false: nothing to send now. */
 bool requester_transmit(struct rdma_qp *qp, u64 now, struct rdma_packet *p);

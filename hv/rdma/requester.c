@@ -1,15 +1,25 @@
 /* The requester of a reliable connection: IBTA 9.7.3 (requests), 9.7.5 (acknowledgements). */
 #include "lib/string.h"
-#include "rdma/qp_internal.h"
+#include "lib/zmm.h"
+#include "rdma/take.h"
 
 #define ASK_EVERY 16u /* packets of a long message between two requests for an acknowledgement */
-#define BACKOFF_MAX                                                                  \
-	2u /* the time-out doubles this often at most: up to 4 times, IBTA 9.7.6.1.3 \
-	    */
-
-static struct rdma_send *send_at(struct rdma_requester *req, u32 index)
+/* What is always the same; the lengths, opcode and PSN are zero. */
+static void init_expected(struct rdma_qp *qp)
 {
-	return &req->ring[index % RDMA_SEND_MAX];
+	u8 at[sizeof(expected_mask)] = {0};
+	u32 i;
+
+	at[IP_AT(version_ihl)] = 0x45;
+	at[IP_AT(protocol)] = IPV4_PROTO_UDP;
+	put_be32(at + IP_AT(src), qp->config.remote_ip);
+	put_be32(at + IP_AT(dst), qp->config.local_ip);
+	put_be16(at + UDP_AT(dst), ROCE_UDP_PORT);
+	put_be16(at + BTH_AT(pkey), DEFAULT_PKEY);
+	put_be24(at + BTH_AT(dest_qp), qp->config.local_qpn);
+	memcpy(&qp->expected, at, sizeof(at));
+	for (i = 0; i < ARRAY_SIZE(qp->expected.word); i++)
+		qp->expected.word[i] &= expected_mask.word[i];
 }
 
 void requester_init(struct rdma_qp *qp)
@@ -20,6 +30,7 @@ void requester_init(struct rdma_qp *qp)
 	req->post_psn = req->cut_psn = qp->config.send_psn;
 	req->window = qp->config.window;
 	req->deadline = RDMA_NEVER;
+	init_expected(qp);
 }
 
 int rdma_post(struct rdma_qp *qp, const struct rdma_work *work)
@@ -81,20 +92,6 @@ static void fatal(struct rdma_qp *qp, enum rdma_status status)
 	qp->resp.queue_head = qp->resp.queue_tail;
 }
 
-static u64 timeout(const struct rdma_qp *qp)
-{
-	u32 shift = qp->config.timeout + MIN((u32)qp->req.retries, BACKOFF_MAX);
-
-	return qp->config.timeout ? 4096ull << shift : RDMA_NEVER;
-}
-
-static void arm(struct rdma_qp *qp, u64 now)
-{
-	u64 time = timeout(qp);
-
-	qp->req.deadline = time == RDMA_NEVER ? RDMA_NEVER : now + time;
-}
-
 /* Go-back-N. A READ is asked for as a whole; what is there already is ignored when it comes. */
 static void go_back(struct rdma_qp *qp)
 {
@@ -119,45 +116,6 @@ void requester_cnp(struct rdma_qp *qp)
 {
 	qp->stats.cnps++;
 	cut_window(&qp->req);
-}
-
-/*
- * Everything before `psn` was answered. A window of answers lets the window grow by a packet, but
- * not those to what had been sent when it was cut.
- */
-static void progress(struct rdma_qp *qp, u64 now, u32 psn)
-{
-	struct rdma_requester *req = &qp->req;
-
-	req->una_psn = psn;
-	if (psn_diff(psn, req->cut_psn) > 0) {
-		req->window_credit += (u32)psn_diff(psn, req->cut_psn);
-		req->cut_psn = psn;
-	}
-	if (req->window_credit >= req->window) {
-		req->window_credit = 0;
-		req->window = MIN(req->window + 1, qp->config.window);
-	}
-	req->retries = req->rnr_retries = 0;
-	req->went_back = false;
-	req->rnr_until = 0;
-	if (psn == req->sent_psn)
-		req->deadline = RDMA_NEVER;
-	else
-		arm(qp, now);
-}
-
-/* What has been answered needs no repetition that was about to begin. */
-static void skip_answered(struct rdma_requester *req)
-{
-	if ((s32)(req->una - req->next) > 0) {
-		req->next = req->una;
-		req->send_psn = req->una_psn;
-	} else if (req->next == req->una && req->una != req->tail &&
-		   send_at(req, req->una)->work.op != RDMA_READ &&
-		   psn_diff(req->send_psn, req->una_psn) < 0) {
-		req->send_psn = req->una_psn;
-	}
 }
 
 /*
@@ -199,20 +157,6 @@ static void gap(struct rdma_qp *qp, u64 now)
 	arm(qp, now);
 }
 
-void requester_take(struct rdma_qp *qp, u64 now, struct rdma_send *s, const u8 *payload, u32 len,
-		    bool last)
-{
-	struct rdma_requester *req = &qp->req;
-
-	if (len)
-		memcpy((u8 *)s->work.data + s->received * qp->config.mtu, payload, len);
-	s->received++;
-	req->una += last;
-	progress(qp, now, psn_add(req->una_psn, 1));
-	if (last)
-		skip_answered(req);
-}
-
 static void read_response(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 {
 	struct rdma_requester *req = &qp->req;
@@ -237,7 +181,7 @@ static void read_response(struct rdma_qp *qp, u64 now, const struct rdma_packet 
 		fatal(qp, RDMA_BAD_RESPONSE);
 		return;
 	}
-	requester_take(qp, now, s, p->payload, want, last);
+	take_response(qp, now, s, p->payload, want, last);
 }
 
 static void rnr_nak(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
@@ -280,7 +224,7 @@ static void nak(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 	}
 }
 
-void requester_acknowledged(struct rdma_qp *qp, u64 now, u32 psn)
+static void acknowledged(struct rdma_qp *qp, u64 now, u32 psn)
 {
 	if (!answered(qp, now, psn_add(psn, 1)))
 		gap(qp, now);
@@ -301,7 +245,7 @@ void requester_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 	}
 	switch (p->aeth.syndrome & AETH_KIND) {
 	case AETH_ACK:
-		requester_acknowledged(qp, now, p->psn);
+		acknowledged(qp, now, p->psn);
 		break;
 	case AETH_RNR:
 		rnr_nak(qp, now, p);
@@ -314,6 +258,25 @@ void requester_receive(struct rdma_qp *qp, u64 now, const struct rdma_packet *p)
 		break;
 	}
 }
+
+enum rdma_taken rdma_take_ack(struct rdma_qp *qp, u64 now, const u8 *frame, u32 len)
+{
+	const struct bth *bth =
+		(const struct bth *)(frame + sizeof(struct eth_hdr) + BTH_AT(opcode));
+	const struct aeth *aeth = (const struct aeth *)(bth + 1);
+	const struct rdma_requester *req = &qp->req;
+	u32 psn = bth_psn(bth), size = HEADERS + (u32)sizeof(*aeth);
+
+	/* Answers to nothing that is open are not expected. */
+	if (len < size || psn_diff(psn, req->una_psn) < 0 || psn_diff(psn, req->sent_psn) >= 0 ||
+	    !is_answer(qp, frame, size, OP_ACK, psn) || (aeth->syndrome & AETH_KIND) != AETH_ACK)
+		return RDMA_OTHER;
+	qp->stats.rx_packets++;
+	acknowledged(qp, now, psn);
+	return req->una != req->head ? RDMA_COMPLETES : RDMA_TAKEN;
+}
+
+/* --- transmission --------------------------------------------------------------------------- */
 
 /* READs sent or about to be, and not complete. */
 static u32 reads_before(struct rdma_requester *req, u32 index)

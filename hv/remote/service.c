@@ -3,6 +3,7 @@
 #include "lib/log.h"
 #include "lib/string.h"
 #include "net/net.h"
+#include "rdma/take.h"
 #include "remote/memnode.h"
 #include "remote/remote.h"
 #include "x86/entropy.h"
@@ -11,10 +12,6 @@
 
 static struct fabric fabric;
 static bool have_fabric;
-
-/* Stores are to be looked at in the next round; when that is to be at the latest. */
-static bool look;
-static u64 stores_due;
 
 void service_init(const struct boot_info *boot)
 {
@@ -71,6 +68,11 @@ int fabric_resolve(u32 ip, u8 mac[6])
 	return net_resolve(ip, mac);
 }
 
+enum rdma_taken roce_take(u64 now, const u8 *frame, size_t len)
+{
+	return likely(have_fabric) ? fabric_take(&fabric, now, frame, len) : RDMA_OTHER;
+}
+
 void roce_receive(u64 now, const u8 *frame, size_t len)
 {
 	if (memnode_active())
@@ -92,20 +94,18 @@ u64 roce_deadline(void)
 		return memnode_deadline();
 	if (!have_fabric)
 		return RDMA_NEVER;
-	if (look)
-		stores_due = remote_deadline();
-	look = false;
-	return MIN(fabric_deadline(&fabric), stores_due);
-}
-
-bool roce_pending(void)
-{
-	return memnode_active() || (have_fabric && (look || fabric.pending));
+	return MIN(fabric_deadline(&fabric), remote_deadline());
 }
 
 void service_look(void)
 {
-	look = true;
+	net_look();
+}
+
+bool roce_completed(u64 now)
+{
+	remote_work(now);
+	return fabric.pending;
 }
 
 void roce_serviced(u64 now)
@@ -113,7 +113,6 @@ void roce_serviced(u64 now)
 	if (memnode_active()) {
 		memnode_serviced(now);
 	} else if (have_fabric) {
-		look = true;
 		if (unlikely(fabric.ip != net_ip()))
 			fabric_set_address(&fabric, net_mac(), net_ip());
 		fabric_work(&fabric, now);

@@ -18,7 +18,7 @@ HYPERVISOR = 0xffffffff80000000  # and above
 LINE = re.compile(r"^\(0\)\.\[(\d+)\] \[\S+\] \S+?:([0-9a-f]{16}) \(.*?\): (\w+)", re.M)
 # Functions that belong to something else than the fault, with all that they call.
 APART = {"remote_evict": "evicting", "sched_tick": "rest", "console_poll": "idle"}
-ROUND, WORK = "remote_poll", "fabric_receive"
+ROUND, WORK = "remote_poll", {"roce_take", "fabric_take", "fabric_receive"}
 
 
 def _symbols():
@@ -63,7 +63,7 @@ class _Exit:
                 self._close(idle=self.polled)
                 self.polled = True
         self.waited |= first and name == "sched_await"
-        self.arrived |= name == WORK
+        self.arrived |= name in WORK
         if self.inside in APART:
             self.part[APART[self.inside]] += count
         else:

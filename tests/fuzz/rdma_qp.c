@@ -9,6 +9,7 @@
 
 #include "lib/panic.h"
 #include "rdma/qp.h"
+#include "rdma/take.h"
 
 #define VA	0x10000ull
 #define RW_SIZE 6000u
@@ -66,7 +67,7 @@ static void deliver(struct rdma_qp *qp, struct input *in, u64 now, const struct 
 	if (flip & 1)
 		frame[half(in) % len] ^= (u8)(1u << (flip >> 1 & 7));
 	other = *qp;
-	taken = rdma_qp_take(&other, now, frame, len - (flip == 255));
+	taken = rdma_qp_take(&other, now, frame, len - (flip == 255)) != RDMA_OTHER;
 	if (!taken)
 		ASSERT(memcmp(&other, qp, sizeof(other)) == 0);
 	if (rdma_decode(&p, frame, len) == 0)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "rdma/fabric.h"
+#include "rdma/take.h"
 
 #define NET_NODES  4u
 #define NET_FRAMES 4096u
@@ -203,7 +204,8 @@ static inline void net_deliver(struct fabric_net *n)
 
 	while (net_take(n, &f)) {
 		if (f.to < 0) {
-			fabric_receive(&n->fabric, n->now, f.bytes, f.len);
+			if (!fabric_take(&n->fabric, n->now, f.bytes, f.len))
+				fabric_receive(&n->fabric, n->now, f.bytes, f.len);
 		} else {
 			struct net_node *node = &n->node[f.to];
 

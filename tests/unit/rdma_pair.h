@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "rdma/qp.h"
+#include "rdma/take.h"
 
 #define PAIR_MEMORY 65536u
 #define PAIR_VA	    0x7f0000010000ull
@@ -163,7 +164,7 @@ static inline void end_receive(struct pair *p, const struct net_frame *f)
 	bool taken;
 
 	memcpy(other, &end->qp, sizeof(*other));
-	taken = rdma_qp_take(other, p->now, f->bytes, f->len);
+	taken = rdma_qp_take(other, p->now, f->bytes, f->len) != RDMA_OTHER;
 	if (!taken && memcmp(other, &end->qp, sizeof(*other)) != 0)
 		abort();
 	if (rdma_decode(&packet, f->bytes, f->len)) {
