@@ -83,7 +83,8 @@ u32 crc32(u32 crc, const void *data, size_t len)
 	if (len < FOLD_FROM || method != BY_FOLDING)
 		return by_table(crc, p, len);
 	if (zmm_usable())
-		return crc32_fold_avx512(no_mask, p, p + CRC32_HEAD, len - CRC32_HEAD, crc);
+		return crc32_fold_avx512(no_mask, p, p + CRC32_HEAD, len - CRC32_HEAD, crc,
+					 zmm_in_use());
 	crc = crc32_fold_sse(no_mask, p, p + CRC32_HEAD, len - CRC32_HEAD, crc);
 	return by_table(crc, p + (len & ~(size_t)15), len & 15);
 }
@@ -126,7 +127,7 @@ static __noinline u32 short_slowly(const u8 *mask, const u8 *head, const u8 *res
 
 u32 crc32_masked(const u8 *mask, const u8 *head, const void *data, size_t len)
 {
-	return zmm_usable() ? crc32_fold_avx512(mask, head, data, len, 0)
+	return zmm_usable() ? crc32_fold_avx512(mask, head, data, len, 0, zmm_in_use())
 			    : masked_slowly(mask, head, data, len);
 }
 
@@ -135,6 +136,6 @@ u32 crc32_masked_short(const u8 *mask, const u8 *head, size_t len)
 	const u8 *rest = head + CRC32_MASK;
 
 	len -= CRC32_MASK;
-	return zmm_usable() ? crc32_fold_short_avx512(mask, head, rest, len, 0)
+	return zmm_usable() ? crc32_fold_short_avx512(mask, head, rest, len, 0, zmm_in_use())
 			    : short_slowly(mask, head, rest, len);
 }

@@ -2,8 +2,9 @@
  * CRC-32 of many bytes by carry-less multiplication: 16 bytes (a block) are moved over those that
  * follow, modulo the polynomial P, and added to them, until one block is left.
  *
- *   u32 crc32_fold_{sse,avx512}(const u8 *mask, const u8 *head, const u8 *data, size_t len, u32 crc);
- *   u32 crc32_fold_short_{sse,avx512}(the same);
+ *   u32 crc32_fold_{sse,short_sse}(const u8 *mask, const u8 *head, const u8 *data, size_t len,
+ *                                  u32 crc);
+ *   u32 crc32_fold_{avx512,short_avx512}(..., u32 in_use);
  *
  * lib/crc32_fold.h says what they do. The vector registers belong to a guest: those used are put
  * back. The SSE form uses legacy instructions only, which leave the upper parts alone; VEX and EVEX
@@ -20,6 +21,7 @@
 #define LEN4 %ecx
 #define LEN1 %cl
 #define CRC  %r8d
+#define USED %r9b
 #define AT   %rax
 
 /* Blocks are in %xmm0 to %xmm3. */
@@ -180,6 +182,7 @@ end crc32_fold_short_sse
 
 #define A_XOR_B_XOR_C	   $0x96
 #define A_OR_C_THEN_XOR_B $0x36
+#define XINUSE_UPPER	   (1 << 2 | 1 << 6) /* of YMM and of ZMM0 to 15 */
 
 .macro save_zmm regs:vararg
 	sub	$5 * 64, %rsp
@@ -188,11 +191,24 @@ end crc32_fold_short_sse
 	.endr
 .endm
 
-.macro restore_zmm regs:vararg
+/*
+ * As a load counts as use even if all it brings is 0, and legacy SSE code is slow while the upper
+ * parts are in use (until VZEROUPPER: SDM 1 14.9.1), they are left as they were in that too.
+ */
+.macro restore_zmm_and_return regs:vararg
+	test	$XINUSE_UPPER, USED
+	jnz	8f
+	vzeroupper
 	.irp	n, \regs
+	vmovdqu	64 * \n(%rsp), %xmm\n
+	.endr
+	add	$5 * 64, %rsp
+	ret
+8:	.irp	n, \regs
 	vmovdqu64 64 * \n(%rsp), %zmm\n
 	.endr
 	add	$5 * 64, %rsp
+	ret
 .endm
 
 .macro begin_avx512
@@ -226,12 +242,12 @@ end crc32_fold_short_sse
 	lea	moved(%rip), %rax
 	vpshufb	(%rax, LEN), %xmm0, %xmm1
 	vpshufb	16(%rax, LEN), %xmm0, %xmm0
-	kmovq	%k1, %r9
+	kmovq	%k1, %r10
 	mov	$0xffff0000, %eax
 	shr	LEN1, %eax
 	kmovd	%eax, %k1
 	vmovdqu8 -16(DATA, LEN), %xmm0{%k1}
-	kmovq	%r9, %k1
+	kmovq	%r10, %k1
 	vpclmulqdq $0x00, over_none(%rip), %xmm1, T
 	vpclmulqdq $0x11, over_none(%rip), %xmm1, %xmm1
 	vpternlogq A_XOR_B_XOR_C, %xmm1, T, %xmm0
@@ -254,14 +270,20 @@ function crc32_fold_avx512
 	begin_avx512
 	vmovdqu	48(HEAD), %xmm3
 	mov	LEN, AT
-	and	$~127, AT
-	jz	2f
+	and	$~255, AT
+	jz	1f
 	add	AT, DATA
 	neg	AT
-1:	four_avx512 0, DATA, AT
-	four_avx512 64, DATA, AT
-	sub	$-128, AT
-	jnz	1b
+0:	.irp	from, 0, 64, 128, 192
+	four_avx512 \from, DATA, AT
+	.endr
+	add	$256, AT
+	jnz	0b
+1:	test	$128, LEN1
+	jz	2f
+	four_avx512 0, DATA
+	four_avx512 64, DATA
+	sub	$-128, DATA
 2:	test	$64, LEN1
 	jz	3f
 	four_avx512 0, DATA
@@ -282,8 +304,7 @@ function crc32_fold_avx512
 	jz	6f
 	last_bytes
 6:	reduce_avx512
-	restore_zmm 0, 1, 2, 3, 4
-	ret
+	restore_zmm_and_return 0, 1, 2, 3, 4
 end crc32_fold_avx512
 
 function crc32_fold_short_avx512
@@ -299,8 +320,7 @@ function crc32_fold_short_avx512
 	jz	2f
 	last_bytes
 2:	reduce_avx512
-	restore_zmm 0, 1, 2, 4
-	ret
+	restore_zmm_and_return 0, 1, 2, 4
 end crc32_fold_short_avx512
 
 	.section .note.GNU-stack, "", @progbits

@@ -8,13 +8,13 @@
 
 #include "lib/types.h"
 
-/* The CPU has AVX-512F, VL and BW, and PCLMULQDQ; CR4.OSXSAVE is set. */
+/* The CPU has AVX-512F, VL and BW, PCLMULQDQ, and XGETBV with ECX = 1; CR4.OSXSAVE is set. */
 extern bool zmm_offered;
 
 /* Looks, once CR4.OSXSAVE is set on each CPU. Before this, the answer is no. */
 void zmm_init(void);
 
-/* XCR0 has what AVX-512 needs (SDM 1 15.2). XGETBV does not exit, nor if all this is in a VM. */
+/* XCR0 has what AVX-512 needs (SDM 1 15.2). XGETBV causes no exit, should Umbra be in a VM. */
 static inline bool zmm_usable(void)
 {
 	const u32 needed = BIT(1) | BIT(2) | BIT(5) | BIT(6) | BIT(7); /* SSE, AVX, k, ZMM */
@@ -24,6 +24,15 @@ static inline bool zmm_usable(void)
 		return false;
 	asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
 	return (low & needed) == needed;
+}
+
+/* If zmm_usable(): XINUSE, the components of XCR0 that are not as after reset (SDM 1 13.6). */
+static inline u32 zmm_in_use(void)
+{
+	u32 low, high;
+
+	asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(1));
+	return low;
 }
 
 /*

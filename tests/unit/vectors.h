@@ -24,6 +24,18 @@ static inline void vectors_around(void (*run)(const u8 *), const u8 *arg, const 
 	asm volatile("xsave64 (%0)" : : "r"(after), "a"((u32)mask), "d"(0) : "memory");
 }
 
+/* Whether what uses YMM's or ZMM's upper halves has not left them so. */
+static inline bool vectors_unused(void (*run)(const u8 *), const u8 *arg, const u8 *before,
+				  u64 mask)
+{
+	u32 first;
+
+	asm volatile("xrstor64 (%0)" : : "r"(before), "a"((u32)mask), "d"(0) : "memory");
+	first = zmm_in_use();
+	run(arg);
+	return !(zmm_in_use() & ~first & (1 << 2 | 1 << 6));
+}
+
 static inline u64 vectors_enabled(void)
 {
 	u32 low, high;
@@ -42,20 +54,18 @@ static inline u32 vectors_place(u32 component, u32 *bytes)
 }
 #pragma GCC pop_options
 
-/* Whether all of XMM or, where there are, YMM, ZMM and k0 to k7 have kept what they had. */
-static inline bool vectors_kept(void (*run)(const u8 *), const u8 *arg)
+static inline bool vectors_compare(void (*run)(const u8 *), const u8 *arg, u64 mask, u64 filled)
 {
 	static _Alignas(64) u8 before[8192], after[8192];
-	u64 mask = vectors_enabled();
 	u32 component, i, bytes, at, mxcsr = 0x1f80;
 	bool same = true;
 
 	memset(before, 0, sizeof(before));
 	memset(after, 0, sizeof(after));
 	memcpy(before + 24, &mxcsr, 4);
-	memcpy(before + VECTORS_LEGACY, &mask, 8);
+	memcpy(before + VECTORS_LEGACY, &filled, 8);
 	for (component = 1; component < 8; component++) {
-		if (!(mask >> component & 1))
+		if (!(filled >> component & 1))
 			continue;
 		at = 160;
 		bytes = 256;
@@ -74,7 +84,18 @@ static inline bool vectors_kept(void (*run)(const u8 *), const u8 *arg)
 			at = vectors_place(component, &bytes);
 		same = same && !memcmp(before + at, after + at, bytes);
 	}
-	return same;
+	return same && (filled & 4 || !zmm_usable() || vectors_unused(run, arg, before, mask));
+}
+
+/*
+ * Whether all of XMM and, where there are, YMM, ZMM and k0 to k7 have kept what they had; and so if
+ * nothing but XMM is in use, which it must be afterwards too.
+ */
+static inline bool vectors_kept(void (*run)(const u8 *), const u8 *arg)
+{
+	u64 mask = vectors_enabled();
+
+	return vectors_compare(run, arg, mask, mask) && vectors_compare(run, arg, mask, mask & 2);
 }
 
 /* `len` bytes that begin (or, if not `first`, end) with a run of pages: nothing is beside. */
