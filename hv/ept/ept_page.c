@@ -6,6 +6,7 @@ static inline u64 *page_slot(const struct ept_view *view, gpa_t at)
 {
 	u64 *table = phys_to_ptr(view->root);
 
+#pragma GCC unroll 3
 	for (unsigned int level = EPT_LEVELS; level > 1; level--) {
 		u64 e = epte_load(&table[ept_index(at.v, level)]);
 

@@ -15,7 +15,7 @@ static inline void spin_lock(struct spinlock *l)
 {
 	u32 ticket = __atomic_fetch_add(&l->next, 1, __ATOMIC_RELAXED);
 
-	while (__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) != ticket)
+	while (unlikely(__atomic_load_n(&l->serving, __ATOMIC_ACQUIRE) != ticket))
 		__builtin_ia32_pause();
 }
 
