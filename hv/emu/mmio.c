@@ -66,7 +66,7 @@ static int op_segment(void *ctx, unsigned int seg, struct emu_segment *out)
  */
 static bool translated_by_cpu(const struct ept_fault *fault, u64 linear, unsigned int access)
 {
-	unsigned int done = (fault->read ? EMU_READ : 0) | (fault->write ? EMU_WRITE : 0);
+	unsigned int done = (fault->access & EPT_R ? EMU_READ : 0) | (fault->write ? EMU_WRITE : 0);
 
 	return fault->linear_valid && !fault->walk && (access & ~done) == 0 &&
 	       ((fault->linear.v ^ linear) & PAGE_MASK) == 0;

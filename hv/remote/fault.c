@@ -18,9 +18,9 @@ static struct {
 int remote_map(struct vm_remote *r, u32 page, const struct pager_place *place)
 {
 	struct space *space = &r->vm->space;
-	gpa_t at = away_address(r->vm, page);
+	gpa_t at = away_address(space, page);
 	hpa_t frame = remote_frame(r, place->frame);
-	u64 perms = space_perms(space, at);
+	u64 perms = region_perms(space, at);
 	int err;
 
 	if (!place->writable)
@@ -31,19 +31,26 @@ int remote_map(struct vm_remote *r, u32 page, const struct pager_place *place)
 	return err == ERR_EXIST ? ept_map(&space->view, at, frame, PAGE_SIZE, perms, EPT_WB) : err;
 }
 
+static void wake(struct vm_remote *r, struct vcpu *vcpu)
+{
+	bool missed = r->missed & BIT(vcpu->index);
+
+	/* A guest's own access need not ask whether its page has come. */
+	if (vcpu->away != AWAY_FRAME && !missed)
+		vcpu->away = 0;
+	/* Devices that have missed something try again as well. */
+	vcpu_request(vcpu, missed ? REQ_PAGE | REQ_DEVICE : REQ_PAGE);
+}
+
 void remote_wake(struct vm_remote *r, u32 away)
 {
-	for (u32 i = 0; i < r->vm->vcpu_count; i++) {
-		struct vcpu *vcpu = r->vm->vcpu[i];
-		bool missed = r->missed & BIT(i);
+	struct vm *vm = r->vm;
 
-		if (!vcpu || (vcpu->away != away && vcpu->away != AWAY_FRAME))
-			continue;
-		/* A guest's own access need not ask whether its page has come. */
-		if (vcpu->away != AWAY_FRAME && !missed)
-			vcpu->away = 0;
-		/* Devices that have missed something try again as well. */
-		vcpu_request(vcpu, missed ? REQ_PAGE | REQ_DEVICE : REQ_PAGE);
+	for (u32 i = 0; i < vm->vcpu_count; i++) {
+		struct vcpu *vcpu = vm->vcpu[i];
+
+		if (vcpu && (vcpu->away == away || vcpu->away == AWAY_FRAME))
+			wake(r, vcpu);
 	}
 }
 
@@ -101,7 +108,7 @@ static bool page_behind(struct vcpu *vcpu, const struct walk_state *state, u64 l
 	return true;
 }
 
-static void prefetch(struct vcpu *vcpu, u64 linear, bool hit, u64 now)
+static __noinline void prefetch(struct vcpu *vcpu, u64 linear, bool hit, u64 now)
 {
 	struct vm_remote *r = vcpu->vm->remote;
 	struct walk_state state;
@@ -110,8 +117,6 @@ static void prefetch(struct vcpu *vcpu, u64 linear, bool hit, u64 now)
 	u32 window, page, done;
 	bool more = true;
 
-	if (!vcpu->vm->config->prefetch)
-		return;
 	spin_lock(remote_lock(r));
 	window = pager_trend(r->pager, vcpu->index, linear / PAGE_SIZE, hit, &first, &stride);
 	spin_unlock(remote_lock(r));
@@ -139,7 +144,7 @@ static void prefetch(struct vcpu *vcpu, u64 linear, bool hit, u64 now)
 }
 
 /* Which level of the guest's paging structures lies in the page that its walk has come to. */
-static u8 table_level(struct vcpu *vcpu, const struct ept_fault *fault)
+static __noinline u8 table_level(struct vcpu *vcpu, const struct ept_fault *fault)
 {
 	struct walk_step step[WALK_LEVELS];
 	struct walk_state state;
@@ -147,8 +152,6 @@ static u8 table_level(struct vcpu *vcpu, const struct ept_fault *fault)
 	unsigned int count;
 	u8 level = 1;
 
-	if (!fault->walk)
-		return 0;
 	walk_state_load(vcpu, &state);
 	here[this_cpu()->index].peeking = true;
 	walk_explain(vcpu->vm, &state, fault->linear, step, &count, &found);
@@ -188,31 +191,35 @@ static void await(struct vcpu *vcpu)
 enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 			       const struct ept_fault *fault)
 {
-	u64 began = rdtsc();
 	struct vm_remote *r = vcpu->vm->remote;
-	u64 wanted =
-		(fault->read ? EPT_R : 0) | (fault->write ? EPT_W : 0) | (fault->fetch ? EPT_X : 0);
+	u64 began = rdtsc(), now = net_now(), wanted = fault->access;
+	u8 level = unlikely(fault->walk) ? table_level(vcpu, fault) : 0;
 	struct pager_access a = {.page = away_page(region, fault->addr),
 				 .vcpu = vcpu->index,
-				 .now = net_now(),
+				 .now = now,
 				 .write = fault->write,
-				 .level = table_level(vcpu, fault)};
+				 .posts = true,
+				 .level = level};
 	struct pager_place place = {0};
 	enum pager_answer answer;
-	bool evict, waits;
+	bool fetch, evict, waits;
 
-	if (a.write && fault->linear_valid && !fault->walk && fault->linear.v % PAGE_SIZE == 0 &&
-	    pager_state(r->pager, a.page) == PAGER_AWAY && remote_overwrite(vcpu, fault, a)) {
+	if (fault->write && fault->linear_valid && !fault->walk &&
+	    fault->linear.v % PAGE_SIZE == 0 && pager_state(r->pager, a.page) == PAGER_AWAY &&
+	    remote_overwrite(vcpu, fault, a)) {
 		if (pager_should_evict(r->pager))
 			remote_evict(r);
 		return FAULT_RETRY;
 	}
 	spin_lock(remote_lock(r));
-	if ((space_perms(&vcpu->vm->space, fault->addr) & wanted) != wanted) {
+	if ((region_perms(&vcpu->vm->space, fault->addr) & wanted) != wanted) {
 		spin_unlock(remote_lock(r));
 		return FAULT_REFUSED;
 	}
 	answer = access_page(r, &a, &place);
+	fetch = answer == PAGER_FETCH;
+	if (fetch)
+		answer = PAGER_WAIT;
 	evict = pager_should_evict(r->pager) || answer == PAGER_NO_FRAME;
 	waits = answer != PAGER_READY &&
 		!(unlikely(r->async) && answer == PAGER_WAIT && async_begin(r, vcpu, a.page));
@@ -220,9 +227,13 @@ enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 		vcpu->away = answer == PAGER_WAIT ? AWAY_PAGE(a.page) : AWAY_FRAME;
 	spin_unlock(remote_lock(r));
 	/* Demand first; what is fetched ahead, and evicting, are done while it travels. */
-	remote_post(r, a.now);
-	if ((answer == PAGER_WAIT || place.hit) && fault->linear_valid && !fault->walk)
-		prefetch(vcpu, fault->linear.v, place.hit, a.now);
+	if (fetch)
+		remote_fetch(r, a.page, place.frame, now);
+	else
+		remote_post(r, now);
+	if (r->prefetch && (answer == PAGER_WAIT || place.hit) && fault->linear_valid &&
+	    !fault->walk)
+		prefetch(vcpu, fault->linear.v, place.hit, now);
 	if (answer == PAGER_WAIT)
 		__atomic_fetch_add(&r->work_tsc, rdtsc() - began, __ATOMIC_RELAXED);
 	if (evict)
@@ -277,7 +288,7 @@ u8 *remote_open(struct vm *vm, const struct region *region, gpa_t at, bool write
 		if (answer == PAGER_NO_FRAME)
 			remote_evict(r);
 		if (insist)
-			remote_poll();
+			remote_poll(rdtsc());
 	} while (insist);
 	return NULL;
 }

@@ -14,6 +14,7 @@ struct vm_remote {
 	hpa_t *chunk; /* the VM's frames, in pieces of 2 MiB */
 	u32 frames, pages;
 	bool flags;	     /* the view keeps accessed and dirty flags */
+	bool prefetch;	     /* config->prefetch */
 	struct async *async; /* async.h; NULL: the guest is not offered it. vm->space.lock */
 	/* Pages that each vCPU's exit relies on; by its own CPU, with the space's lock. */
 	struct {
@@ -31,6 +32,7 @@ struct vm_remote {
 	u64 retry_at; /* a write has found no room: those who wait for frames try again; 0: none */
 	u64 stalled;  /* since when an operation has waited for a node; 0: none does */
 	bool paused, corrupt;
+	bool uneasy; /* short_of_copies, retry_at, stalled, paused or corrupt, as last looked at */
 	/* Counters. */
 	u64 evictions;
 	u64 work_tsc, evict_tsc;
@@ -44,6 +46,8 @@ int remote_map(struct vm_remote *r, u32 page, const struct pager_place *place);
 void remote_wake(struct vm_remote *r, u32 away);
 /* No lock held: posts what the pager has queued, and lets it out. */
 void remote_post(struct vm_remote *r, u64 now);
+/* Likewise: posts the READ that the pager has given to the caller, PAGER_FETCH. */
+void remote_fetch(struct vm_remote *r, u32 page, u32 frame, u64 now);
 /* No lock held: evicts until there are frames, or all of them are on their way. */
 void remote_evict(struct vm_remote *r);
 

@@ -37,9 +37,9 @@ _Static_assert(PAGER_LEAVING < 8, "states have three bits");
 #define NONE (~0u)
 
 struct frame {
+	u64 since; /* COMING: somebody has waited, ns */
 	u32 page;
-	u32 prev, next; /* in a list */
-	u32 start;	/* COMING: when somebody first waited, in microseconds */
+	u32 prev, next; /* in a list; free: only the next one */
 	u16 flags;
 	u8 age; /* passes of the clock that it survives without an access */
 	u8 pins;
@@ -55,7 +55,8 @@ struct pager {
 	void *ctx;
 	u32 *page;
 	struct frame *frame;
-	struct list free, demand, ahead, writes; /* frames are in one of these at most */
+	struct list demand, ahead, writes; /* frames are in one of these at most, */
+	u32 free, free_count;		   /* or free: the first one */
 	u32 hand;
 	u32 low, high; /* watermarks: free frames, and those that will be */
 	u32 reads_posted, writes_posted, prefetches, away;
@@ -112,12 +113,12 @@ static inline enum pager_state state_of(const struct pager *p, u32 page)
 	return (enum pager_state)(p->page[page] >> PAGE_STATE_SHIFT);
 }
 
+/* Whoever makes a page PAGER_AWAY, or something else of it, counts that: p->away. */
 static inline void set_state(struct pager *p, u32 page, enum pager_state state, u32 frame)
 {
-	u32 was = state_of(p, page);
+	u32 *word = &p->page[page];
 
-	p->away += (state == PAGER_AWAY) - (was == PAGER_AWAY);
-	p->page[page] = (p->page[page] & PAGE_LEVEL) | (u32)state << PAGE_STATE_SHIFT | frame;
+	*word = (*word & PAGE_LEVEL) | (u32)state << PAGE_STATE_SHIFT | frame;
 }
 
 static u8 level_of(const struct pager *p, u32 page)
@@ -131,27 +132,27 @@ static u8 full_age(const struct pager *p, u32 page)
 	return (u8)(1 + level_of(p, page));
 }
 
-static void note_level(struct pager *p, const struct pager_access *a)
-{
-	if (a->level)
-		p->page[a->page] = (p->page[a->page] & ~PAGE_LEVEL) | (u32)(a->level & 7)
-									      << PAGE_LEVEL_SHIFT;
-}
-
 static void release(struct pager *p, u32 f)
 {
-	p->frame[f] = (struct frame){.page = NONE};
-	list_add(p, &p->free, f);
+	p->frame[f] = (struct frame){.page = NONE, .next = p->free};
+	p->free = f;
+	p->free_count++;
 }
 
 /* A free frame for the page, or NONE. */
 static inline u32 claim(struct pager *p, u32 page, enum pager_state state)
 {
-	u32 f = list_take(p, &p->free);
+	u32 f = p->free;
+	struct frame *frame;
 
-	if (f == NONE)
+	if (unlikely(f == NONE)) {
+		p->stats.no_frame++;
 		return NONE;
-	p->frame[f] = (struct frame){.page = page, .age = full_age(p, page)};
+	}
+	frame = &p->frame[f];
+	p->free = frame->next;
+	p->free_count--;
+	*frame = (struct frame){.page = page, .age = full_age(p, page)};
 	set_state(p, page, state, f);
 	return f;
 }
@@ -189,8 +190,9 @@ struct pager *pager_init(void *memory, const struct pager_config *config,
 	p->page = (u32 *)(p + 1);
 	p->frame = (struct frame *)(void *)((u8 *)p->page +
 					    ALIGN_UP(config->pages * sizeof(u32), 8ull));
-	p->free = p->demand = p->ahead = p->writes = empty;
-	for (u32 f = 0; f < config->frames; f++)
+	p->demand = p->ahead = p->writes = empty;
+	p->free = NONE;
+	for (u32 f = config->frames; f--;)
 		release(p, f);
 	/* Eviction begins early enough that a free frame is there when a fault needs one. */
 	if (config->frames < config->pages) {
@@ -203,24 +205,20 @@ struct pager *pager_init(void *memory, const struct pager_config *config,
 /* --- access ----------------------------------------------------------------------------------- */
 
 /* The page is in a frame and to be used; `map`: by the guest, who is let at it at once. */
-static void make_ready(struct pager *p, u32 f, bool write, bool map, struct pager_place *place)
+static inline void make_ready(struct pager *p, u32 f, bool write, bool map,
+			      struct pager_place *place)
 {
 	struct frame *frame = &p->frame[f];
+	u32 flags = frame->flags;
 
-	frame->flags |= F_REF;
 	/* Where the processor keeps no dirty flag, or does not see the write, we do. */
 	if (write && (!map || !p->config.flags))
-		frame->flags |= F_DIRTY;
-	place->frame = f;
-	place->writable = p->config.flags || (frame->flags & F_DIRTY);
-	place->hit = false;
-	if (frame->flags & F_AHEAD) {
-		frame->flags &= (u16)~F_AHEAD;
-		place->hit = true;
-		p->stats.prefetch_hits++;
-	}
-	if (map)
-		frame->flags |= F_MAPPED;
+		flags |= F_DIRTY;
+	*place = (struct pager_place){.frame = f,
+				      .writable = p->config.flags || (flags & F_DIRTY),
+				      .hit = flags & F_AHEAD};
+	p->stats.prefetch_hits += place->hit;
+	frame->flags = (u16)((flags & ~F_AHEAD) | F_REF | (map ? F_MAPPED : 0));
 }
 
 /* The frame's operation is on its way, and `a` has to wait for its end. */
@@ -228,7 +226,7 @@ static enum pager_answer wait_for(struct pager *p, struct frame *frame,
 				  const struct pager_access *a)
 {
 	if (!(frame->flags & F_WANTED))
-		frame->start = (u32)(a->now / 1000);
+		frame->since = a->now;
 	frame->flags |= F_WANTED;
 	if (a->write && !a->door)
 		frame->flags |= F_WRITE;
@@ -253,8 +251,9 @@ static bool hurry(struct pager *p, u32 f)
 	return true;
 }
 
-static enum pager_answer access_leaving(struct pager *p, u32 f, const struct pager_access *a,
-					struct pager_place *place)
+static __noinline enum pager_answer access_leaving(struct pager *p, u32 f,
+						   const struct pager_access *a,
+						   struct pager_place *place)
 {
 	struct frame *frame = &p->frame[f];
 
@@ -276,40 +275,47 @@ static enum pager_answer access_leaving(struct pager *p, u32 f, const struct pag
 	return PAGER_READY;
 }
 
-static enum pager_answer access_zero(struct pager *p, const struct pager_access *a,
-				     struct pager_place *place)
+/* Zero, or to be overwritten: there is nothing to read. */
+static __noinline enum pager_answer access_fresh(struct pager *p, const struct pager_access *a,
+						 struct pager_place *place)
 {
+	bool away = state_of(p, a->page) == PAGER_AWAY;
 	u32 f = claim(p, a->page, PAGER_HERE);
 
 	if (f == NONE)
 		return PAGER_NO_FRAME;
-	p->stats.zero_fills++;
-	memset(p->ops->data(p->ctx, f), 0, PAGE_SIZE);
-	make_ready(p, f, a->write, !a->door, place);
+	if (away) {
+		p->away--;
+		p->stats.overwrites++;
+		p->frame[f].flags = F_DIRTY;
+	} else {
+		p->stats.zero_fills++;
+		memset(p->ops->data(p->ctx, f), 0, PAGE_SIZE);
+	}
+	make_ready(p, f, a->write || away, !a->door, place);
 	return PAGER_READY;
 }
 
 static enum pager_answer access_away(struct pager *p, const struct pager_access *a,
 				     struct pager_place *place)
 {
-	u32 f;
+	u32 f = claim(p, a->page, PAGER_COMING);
+	struct frame *frame;
 
-	if (a->whole) {
-		f = claim(p, a->page, PAGER_HERE);
-		if (f == NONE)
-			return PAGER_NO_FRAME;
-		p->stats.overwrites++;
-		p->frame[f].flags = F_DIRTY;
-		make_ready(p, f, true, !a->door, place);
-		return PAGER_READY;
-	}
-	f = claim(p, a->page, PAGER_COMING);
 	if (f == NONE)
 		return PAGER_NO_FRAME;
-	list_add(p, &p->demand, f);
-	wait_for(p, &p->frame[f], a);
-	p->stats.waits--;
-	return PAGER_WAIT;
+	p->away--;
+	frame = &p->frame[f];
+	frame->since = a->now;
+	frame->flags = (u16)(F_WANTED | (a->write && !a->door ? F_WRITE : 0));
+	if (!a->posts) {
+		list_add(p, &p->demand, f);
+		return PAGER_WAIT;
+	}
+	frame->flags |= F_POSTED;
+	p->reads_posted++;
+	*place = (struct pager_place){.frame = f};
+	return PAGER_FETCH;
 }
 
 enum pager_answer pager_access(struct pager *p, const struct pager_access *a,
@@ -317,42 +323,36 @@ enum pager_answer pager_access(struct pager *p, const struct pager_access *a,
 {
 	enum pager_state state = state_of(p, a->page);
 	u32 f = p->page[a->page] & PAGE_FRAME;
-	enum pager_answer answer = PAGER_READY;
 
 	if (!a->door || state != PAGER_HERE)
 		p->stats.faults++;
 	if (a->level) {
-		note_level(p, a);
+		p->page[a->page] &= ~PAGE_LEVEL;
+		p->page[a->page] |= (u32)(a->level & 7) << PAGE_LEVEL_SHIFT;
 		p->stats.table_faults++;
 	}
 	switch (state) {
 	case PAGER_HERE:
 		p->stats.minor += !a->door;
-		make_ready(p, f, a->write, !a->door, place);
 		break;
 	case PAGER_TAKEN:
 		/* pager_settle() sees that it is here again. Other CPUs may still write to it by
 		 * old translations: no matter, it stays the same frame. */
 		p->stats.rescues++;
 		set_state(p, a->page, PAGER_HERE, f);
-		make_ready(p, f, a->write, !a->door, place);
 		break;
 	case PAGER_ZERO:
-		answer = access_zero(p, a, place);
-		break;
+		return access_fresh(p, a, place);
 	case PAGER_AWAY:
-		answer = access_away(p, a, place);
-		break;
+		return a->whole ? access_fresh(p, a, place) : access_away(p, a, place);
 	case PAGER_COMING:
 		place->hit = hurry(p, f);
-		answer = wait_for(p, &p->frame[f], a);
-		break;
+		return wait_for(p, &p->frame[f], a);
 	case PAGER_LEAVING:
-		answer = access_leaving(p, f, a, place);
-		break;
+		return access_leaving(p, f, a, place);
 	}
-	p->stats.no_frame += answer == PAGER_NO_FRAME;
-	return answer;
+	make_ready(p, f, a->write, !a->door, place);
+	return PAGER_READY;
 }
 
 bool pager_pin(struct pager *p, u32 page)
@@ -387,6 +387,7 @@ bool pager_discard(struct pager *p, u32 page)
 		list_remove(p, &p->writes, f);
 	if (state == PAGER_HERE || state == PAGER_LEAVING)
 		release(p, f);
+	p->away -= state == PAGER_AWAY;
 	set_state(p, page, PAGER_ZERO, 0);
 	return true;
 }
@@ -431,56 +432,54 @@ void pager_put_back(struct pager *p, const struct pager_op *op)
 
 static void count_latency(struct pager *p, const struct frame *frame, u64 now)
 {
-	u32 us = (u32)(now / 1000) - frame->start;
-	u32 bits = us ? 32 - (u32)__builtin_clz(us) : 0;
+	u64 ns = now - frame->since, us = ns / 1000;
+	u32 bits = us ? 64 - (u32)__builtin_clzll(us) : 0;
 
-	p->stats.latency_sum += (u64)us * 1000;
+	p->stats.latency_sum += ns;
 	p->stats.latency[MIN(bits, PAGER_LATENCIES - 1)]++;
 }
 
 static bool read_done(struct pager *p, u32 f, u64 now, struct pager_place *place)
 {
 	struct frame *frame = &p->frame[f];
-	bool wanted = frame->flags & F_WANTED, write = frame->flags & F_WRITE;
+	u16 flags = frame->flags;
 
 	p->reads_posted--;
 	p->stats.reads++;
-	if (frame->flags & F_PREFETCH)
-		p->prefetches--;
 	set_state(p, frame->page, PAGER_HERE, f);
-	frame->flags = F_COPY | (frame->flags & F_PREFETCH ? F_AHEAD : 0);
-	if (!wanted)
+	if (flags & F_PREFETCH) {
+		p->prefetches--;
+		frame->flags = F_COPY | F_AHEAD;
 		return false;
+	}
+	frame->flags = F_COPY;
 	count_latency(p, frame, now);
-	make_ready(p, f, write, false, place);
+	make_ready(p, f, flags & F_WRITE, true, place);
 	return true;
 }
 
 static bool write_done(struct pager *p, u32 f, bool ok, struct pager_place *place)
 {
 	struct frame *frame = &p->frame[f];
-	bool write = frame->flags & F_WRITE;
+	bool wanted = frame->flags & F_WANTED, write = frame->flags & F_WRITE;
 
 	p->writes_posted--;
 	p->stats.writes += ok;
-	frame->flags &= (u16) ~(F_POSTED | F_WRITE);
+	frame->flags &= (u16) ~(F_POSTED | F_WANTED | F_WRITE);
 	if (ok)
 		frame->flags = (u16)((frame->flags & ~F_DIRTY) | F_COPY);
-	if (ok && !(frame->flags & F_WANTED)) {
+	if (ok && !wanted) {
 		set_state(p, frame->page, PAGER_AWAY, 0);
+		p->away++;
 		release(p, f);
 		return false;
 	}
 	/* Mapped for reading by now, or waited for. */
 	set_state(p, frame->page, PAGER_HERE, f);
 	frame->age = full_age(p, frame->page);
-	if (!(frame->flags & F_WANTED) || !write) {
-		frame->flags &= (u16)~F_WANTED;
-		return false;
-	}
-	frame->flags &= (u16)~F_WANTED;
-	make_ready(p, f, true, false, place);
-	return true;
+	if (wanted && write)
+		make_ready(p, f, true, true, place);
+	return wanted && write;
 }
 
 bool pager_done(struct pager *p, const struct pager_op *op, bool ok, u64 now,
@@ -488,11 +487,6 @@ bool pager_done(struct pager *p, const struct pager_op *op, bool ok, u64 now,
 {
 	return op->write ? write_done(p, op->frame, ok, place)
 			 : read_done(p, op->frame, now, place);
-}
-
-void pager_mapped(struct pager *p, u32 page)
-{
-	p->frame[p->page[page] & PAGE_FRAME].flags |= F_MAPPED;
 }
 
 void pager_unmap(struct pager *p, u32 page)
@@ -512,7 +506,7 @@ void pager_unmap(struct pager *p, u32 page)
 /* Free ones, and those that will be without any more doing. */
 static u32 frames_to_come(const struct pager *p)
 {
-	return p->free.count + p->writes.count + p->writes_posted;
+	return p->free_count + p->writes.count + p->writes_posted;
 }
 
 bool pager_should_evict(const struct pager *p)
@@ -592,6 +586,7 @@ static bool all_zero(const u64 *word)
 static bool settle(struct pager *p, u32 f)
 {
 	struct frame *frame = &p->frame[f];
+	bool same;
 
 	p->stats.prefetch_wasted += !!(frame->flags & F_AHEAD);
 	frame->flags &= (u16)~F_AHEAD;
@@ -603,9 +598,9 @@ static bool settle(struct pager *p, u32 f)
 	}
 	p->stats.drops++;
 	p->stats.zeroes += !!(frame->flags & F_DIRTY);
-	set_state(p, frame->page,
-		  !(frame->flags & F_DIRTY) && (frame->flags & F_COPY) ? PAGER_AWAY : PAGER_ZERO,
-		  0);
+	same = !(frame->flags & F_DIRTY) && (frame->flags & F_COPY);
+	p->away += same;
+	set_state(p, frame->page, same ? PAGER_AWAY : PAGER_ZERO, 0);
 	release(p, f);
 	return true;
 }
@@ -645,11 +640,12 @@ bool pager_prefetch(struct pager *p, u32 page)
 {
 	u32 f;
 
-	if (p->prefetches >= PAGER_PREFETCHES || p->free.count <= p->low / 2)
+	if (p->prefetches >= PAGER_PREFETCHES || p->free_count <= p->low / 2)
 		return false;
 	if (state_of(p, page) != PAGER_AWAY)
 		return true;
 	f = claim(p, page, PAGER_COMING);
+	p->away--;
 	p->frame[f].flags = F_PREFETCH;
 	list_add(p, &p->ahead, f);
 	p->prefetches++;
@@ -674,7 +670,7 @@ bool pager_is_under_way(const struct pager *p, u32 page)
 
 u32 pager_free(const struct pager *p)
 {
-	return p->free.count;
+	return p->free_count;
 }
 
 u32 pager_queued(const struct pager *p)

@@ -31,7 +31,8 @@ enum pager_state {
 	PAGER_LEAVING, /* its WRITE is queued or under way; the frame's bytes are still right */
 };
 
-/* What the pager asks of its owner. */
+/* What the pager asks of its owner. A page that was to be mapped, and could not be, asks again;
+ * here it is one that was neither accessed nor written to. */
 struct pager_ops {
 	/* The page has been accessed since the last call. Only with config.flags. */
 	bool (*accessed)(void *ctx, u32 page);
@@ -82,12 +83,15 @@ struct pager_access {
 	bool write;
 	bool whole; /* the caller will overwrite all of it before anybody else looks */
 	bool door;  /* by Umbra, under the lock, not to be mapped */
+	bool posts; /* the caller can post a READ: PAGER_FETCH may be the answer */
 	u8 level;   /* 1 to 4: the page holds guest paging structures of this level; 0: data */
 };
 
 enum pager_answer {
 	PAGER_READY,	/* in *place; not for `door`: to be mapped now */
 	PAGER_WAIT,	/* on its way: pager_done() will say so */
+	PAGER_FETCH,	/* likewise, if the caller posts its READ into place->frame, as if he had
+			 * it from pager_next() */
 	PAGER_NO_FRAME, /* evict, and try again when frames have come free */
 };
 
@@ -119,11 +123,9 @@ struct pager_op {
 bool pager_next(struct pager *p, struct pager_op *op);
 void pager_put_back(struct pager *p, const struct pager_op *op);
 
-/* True: the page is in *place now and somebody waits for it: if he is still there, to be mapped
- * with pager_mapped(). */
+/* True: the page is in *place now, and to be mapped, for somebody waits for it. */
 bool pager_done(struct pager *p, const struct pager_op *op, bool ok, u64 now,
 		struct pager_place *place);
-void pager_mapped(struct pager *p, u32 page);
 /* Takes the page out of the view if it is there; the next access asks again. */
 void pager_unmap(struct pager *p, u32 page);
 

@@ -27,7 +27,7 @@ typedef unsigned long long ull;
 static struct vm_remote *remotes[BOOT_MAX_VMS]; /* the network's lock */
 static u32 remotes_end;				/* the same: none is from here on */
 static u64 service_tsc;				/* atomic: see remote.h */
-static u32 busy; /* atomic: operations queued or under way, roughly */
+u32 remote_ops;
 
 /* --- what the pager asks for ------------------------------------------------------------------ */
 
@@ -35,14 +35,14 @@ static bool op_accessed(void *ctx, u32 page)
 {
 	struct vm_remote *r = ctx;
 
-	return ept_page_accessed(&r->vm->space.view, away_address(r->vm, page));
+	return ept_page_accessed(&r->vm->space.view, away_address(&r->vm->space, page));
 }
 
 static bool op_unmap(void *ctx, u32 page)
 {
 	struct vm_remote *r = ctx;
 
-	return ept_page_take(&r->vm->space.view, away_address(r->vm, page)) && r->flags;
+	return ept_page_take(&r->vm->space.view, away_address(&r->vm->space, page)) && r->flags;
 }
 
 static void *op_data(void *ctx, u32 frame)
@@ -155,6 +155,7 @@ int remote_create(struct vm *vm)
 	r->vm = vm;
 	r->pages = (u32)(vm->config->memory / PAGE_SIZE);
 	r->frames = (u32)(vm->config->local / PAGE_SIZE);
+	r->prefetch = vm->config->prefetch;
 	r->flags = vm->space.view.features & BIT64(FEAT_EPT_AD);
 	err = take_frames(r);
 	if (!err)
@@ -246,43 +247,50 @@ static void refuse(struct vm_remote *r, u32 page)
 {
 	if (r->corrupt)
 		return;
-	r->corrupt = true;
+	r->corrupt = r->uneasy = true;
 	log_warn("vm %s: the page at %#llx has come back altered, old, or from another place",
-		 r->vm->config->name, (unsigned long long)away_address(r->vm, page).v);
+		 r->vm->config->name, (unsigned long long)away_address(&r->vm->space, page).v);
 	vm_end(r->vm, VM_STATUS_FAULT, "a page of its memory came back other than it was written");
+}
+
+/* The store takes it later, or not at all. */
+static __noinline void put_back(struct vm_remote *r, struct pager_op op, int err)
+{
+	if (err != ERR_BUSY) {
+		log_error("vm %s: the store refuses page %#x: error %d", r->vm->config->name,
+			  op.page, err);
+		refuse(r, op.page);
+	}
+	spin_lock(remote_lock(r));
+	pager_put_back(r->pager, &op);
+	spin_unlock(remote_lock(r));
+}
+
+/* False: it is queued again. */
+static inline bool post(struct vm_remote *r, struct pager_op op)
+{
+	u64 id = op.page | (u64)op.frame << 24 | (op.write ? ID_WRITE : 0);
+	void *data = phys_to_ptr(remote_frame(r, op.frame));
+	int err = op.write ? store_write(r->store, id, op.page, data)
+			   : store_read(r->store, id, op.page, data);
+
+	if (unlikely(err))
+		put_back(r, op, err);
+	return !err;
 }
 
 static void post_queued(struct vm_remote *r)
 {
 	struct pager_op op;
 	bool more;
-	int err;
 
 	/* Without the lock: whoever queues something afterwards posts it himself. */
 	while (pager_queued(r->pager)) {
-		u64 id;
-		void *data;
-
 		spin_lock(remote_lock(r));
 		more = pager_next(r->pager, &op);
 		spin_unlock(remote_lock(r));
-		if (!more)
+		if (!more || !post(r, op))
 			return;
-		id = op.page | (u64)op.frame << 24 | (op.write ? ID_WRITE : 0);
-		data = phys_to_ptr(remote_frame(r, op.frame));
-		err = op.write ? store_write(r->store, id, op.page, data)
-			       : store_read(r->store, id, op.page, data);
-		if (!err)
-			continue;
-		if (err != ERR_BUSY) {
-			log_error("vm %s: the store refuses page %#x: error %d",
-				  r->vm->config->name, op.page, err);
-			refuse(r, op.page);
-		}
-		spin_lock(remote_lock(r));
-		pager_put_back(r->pager, &op);
-		spin_unlock(remote_lock(r));
-		return;
 	}
 }
 
@@ -297,12 +305,13 @@ static void complete(struct vm_remote *r, const struct store_completion *c, u64 
 		refuse(r, op.page);
 		return;
 	}
-	if (c->result == STORE_FULL && !r->retry_at)
+	if (c->result == STORE_FULL && !r->retry_at) {
 		r->retry_at = now + RETRY_NS;
+		r->uneasy = true;
+	}
 	spin_lock(remote_lock(r));
-	if (pager_done(r->pager, &op, c->result == STORE_OK, now, &place) &&
-	    !remote_map(r, op.page, &place))
-		pager_mapped(r->pager, op.page);
+	if (pager_done(r->pager, &op, c->result == STORE_OK, now, &place))
+		remote_map(r, op.page, &place);
 	remote_wake(r, AWAY_PAGE(op.page));
 	if (unlikely(r->async))
 		async_end(r, op.page);
@@ -364,6 +373,24 @@ static void look_for_stall(struct vm_remote *r, u64 now)
 	}
 }
 
+/* What goes on besides reads and writes: seldom anything. */
+static __noinline void look_around(struct vm_remote *r, u64 now)
+{
+	if (r->retry_at && now >= r->retry_at) {
+		r->retry_at = 0;
+		spin_lock(remote_lock(r));
+		remote_wake(r, AWAY_FRAME);
+		spin_unlock(remote_lock(r));
+	}
+	if (store_up(r->store) != r->up || r->short_of_copies)
+		look_at_nodes(r, now);
+	r->stalled = store_stalled(r->store);
+	if (r->stalled || r->paused)
+		look_for_stall(r, now);
+	r->uneasy = r->retry_at || r->short_of_copies || r->stalled || r->paused || r->corrupt;
+}
+
+/* Operations queued or under way. */
 static u32 serve(struct vm_remote *r, u64 now)
 {
 	struct store_completion c;
@@ -371,20 +398,13 @@ static u32 serve(struct vm_remote *r, u64 now)
 	store_work(r->store, now);
 	while (store_done(r->store, &c))
 		complete(r, &c, now);
-	if (r->retry_at && now >= r->retry_at) {
-		r->retry_at = 0;
-		spin_lock(remote_lock(r));
-		remote_wake(r, AWAY_FRAME);
-		spin_unlock(remote_lock(r));
-	}
-	if (!r->corrupt)
+	if (!r->corrupt && pager_queued(r->pager))
 		post_queued(r);
-	if (store_up(r->store) != r->up || r->short_of_copies)
-		look_at_nodes(r, now);
-	r->stalled = store_stalled(r->store);
-	if (r->stalled || r->paused)
-		look_for_stall(r, now);
-	return r->corrupt ? 0 : pager_under_way(r->pager) + !!r->retry_at;
+	if (unlikely(r->uneasy || store_up(r->store) != r->up || store_stalls(r->store)))
+		look_around(r, now);
+	if (unlikely(r->uneasy))
+		return r->corrupt ? 0 : pager_under_way(r->pager) + !!r->retry_at;
+	return pager_under_way(r->pager);
 }
 
 void remote_work(u64 now)
@@ -394,10 +414,10 @@ void remote_work(u64 now)
 	for (u32 i = 0; i < remotes_end; i++)
 		if (remotes[i])
 			count += serve(remotes[i], now);
-	__atomic_store_n(&busy, count, __ATOMIC_RELAXED);
+	__atomic_store_n(&remote_ops, count, __ATOMIC_RELAXED);
 }
 
-static u64 deadline(const struct vm_remote *r)
+static __noinline u64 uneasy_deadline(const struct vm_remote *r)
 {
 	u64 first = store_deadline(r->store);
 
@@ -415,14 +435,27 @@ u64 remote_deadline(void)
 	u64 first = RDMA_NEVER;
 
 	for (u32 i = 0; i < remotes_end; i++) {
-		u64 due = remotes[i] ? deadline(remotes[i]) : RDMA_NEVER;
+		const struct vm_remote *r = remotes[i];
+		u64 due;
 
+		if (!r)
+			continue;
+		due = unlikely(r->uneasy) ? uneasy_deadline(r) : store_deadline(r->store);
 		first = MIN(first, due);
 	}
 	return first;
 }
 
 /* --- any side --------------------------------------------------------------------------------- */
+
+/* What has been posted is sent. */
+static inline void send(struct vm_remote *r, u64 now)
+{
+	if (store_hurries(r->store))
+		service_look();
+	__atomic_store_n(&remote_ops, 1, __ATOMIC_RELAXED);
+	net_send(now);
+}
 
 void remote_post(struct vm_remote *r, u64 now)
 {
@@ -431,25 +464,23 @@ void remote_post(struct vm_remote *r, u64 now)
 	net_lock();
 	if (!r->corrupt)
 		post_queued(r);
-	if (store_hurries(r->store))
-		service_look();
-	__atomic_store_n(&busy, 1, __ATOMIC_RELAXED);
-	net_send(now);
+	send(r, now);
 	net_unlock();
 }
 
-bool remote_busy(void)
+void remote_fetch(struct vm_remote *r, u32 page, u32 frame, u64 now)
 {
-	return __atomic_load_n(&busy, __ATOMIC_RELAXED);
+	net_lock();
+	if (likely(!r->corrupt))
+		post(r, (struct pager_op){.page = page, .frame = frame});
+	send(r, now);
+	net_unlock();
 }
 
-bool remote_poll(void)
+bool remote_poll(u64 began)
 {
-	u64 began;
-
 	if (!remote_busy())
 		return false;
-	began = rdtsc();
 	if (net_service())
 		__atomic_fetch_add(&service_tsc, rdtsc() - began, __ATOMIC_RELAXED);
 	return true;

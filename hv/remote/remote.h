@@ -29,9 +29,6 @@ struct fabric *service_fabric(void);
 /* With the network's lock: a store or link has something to do that did not come by the network. */
 void service_look(void);
 
-/* Something is under way: whoever is idle is to poll the network. Any CPU, no lock. */
-bool remote_busy(void);
-
 /* For the monitor; false: the VM has no remote memory, or is just going. No lock held. */
 struct async_stats {
 	u64 faults; /* that the guest was told of by #PF */

@@ -3,6 +3,13 @@
 #include "lib/string.h"
 #include "remote/store_internal.h"
 
+/* What a request at a node is called: the operation's address, which has room below for these. */
+#define ID_NODE	 (STORE_NODES - 1)
+#define ID_WRITE STORE_NODES
+
+_Static_assert((ID_NODE & STORE_NODES) == 0 && ID_NODE + ID_WRITE < _Alignof(struct store_op),
+	       "operations are aligned");
+
 #define WRITES_AT_ONCE 8u /* at a node: a READ waits behind those that are on their way */
 
 /* --- memory --------------------------------------------------------------------------------- */
@@ -60,13 +67,17 @@ struct store *store_init(void *memory, const struct store_config *config)
 	if (config->seal)
 		seal_init(&s->seal, config->key);
 	memset(s->config.key, 0, sizeof(s->config.key));
-	for (i = 0; i < config->nodes; i++)
+	for (i = 0; i < config->nodes; i++) {
 		s->node[i].link = config->link[i];
-	for (i = 0; i < STORE_INFLIGHT; i++)
-		s->free_op[s->free_ops++] = i;
+		s->node[i].l = &config->fabric->link[config->link[i]];
+	}
+	for (i = 0; i < STORE_INFLIGHT; i++) {
+		s->op[i].next = s->free;
+		s->free = &s->op[i];
+	}
 	for (i = 0; i < (config->seal ? STORE_BUFFERS : STORE_REPAIRS); i++)
 		s->free_buffer[s->free_buffers++] = i;
-	s->rescan_at = RDMA_NEVER;
+	s->rescan_at = s->head.due = RDMA_NEVER;
 	return s;
 }
 
@@ -91,7 +102,7 @@ void buffer_give_back(struct store *s, struct store_op *op)
 		return;
 	s->free_buffer[s->free_buffers++] = op->buffer;
 	op->buffer = NO_BUFFER;
-	s->places++;
+	s->head.places++;
 }
 
 /* --- operations ----------------------------------------------------------------------------- */
@@ -120,7 +131,7 @@ void page_release(struct store *s, const struct store_op *op)
 	if (!(*flags & PAGE_SHARED) || !op_on_page(s, op->page, op->number))
 		*flags &= (u8) ~(PAGE_BUSY | PAGE_SHARED);
 	else
-		s->look = true;
+		s->head.look = true;
 }
 
 void page_busy(struct store *s, u32 page)
@@ -133,19 +144,19 @@ void page_busy(struct store *s, u32 page)
 static void clear_stall(struct store *s, struct store_op *op)
 {
 	if (op->since)
-		s->stalled--;
+		s->head.stalled--;
 	op->since = 0;
 }
 
 /* No node has what it needs: store_work() tries again when one comes. */
 static void stall(struct store *s, struct store_op *op)
 {
-	if (!s->working) { /* at a time that is not known */
-		s->look = true;
+	if (!s->head.working) { /* at a time that is not known */
+		s->head.look = true;
 		return;
 	}
 	if (!op->since)
-		s->stalled++;
+		s->head.stalled++;
 	if (!op->since)
 		op->since = MAX(s->now, 1);
 }
@@ -155,30 +166,28 @@ static void set_waiting(struct store *s, const struct store_op *op, bool waiting
 {
 	u64 bit = BIT64(op - s->op);
 
-	s->waiting = waiting ? s->waiting | bit : s->waiting & ~bit;
+	s->head.waiting = waiting ? s->head.waiting | bit : s->head.waiting & ~bit;
 }
 
 static void complete(struct store *s, struct store_op *op, enum store_result result)
 {
 	clear_stall(s, op);
-	set_waiting(s, op, false);
+	if (unlikely(s->head.waiting))
+		set_waiting(s, op, false);
 	op->result = result;
 	op->state = OP_DONE;
+	op->next = s->done;
+	s->done = op;
 	buffer_give_back(s, op);
-	s->done[s->done_tail++ % STORE_INFLIGHT] = (u32)(op - s->op);
 	page_release(s, op);
-	if (result == STORE_OK && op->kind == OP_READ)
-		s->stats.reads++;
-	if (result == STORE_OK && op->kind == OP_WRITE)
-		s->stats.writes++;
 }
 
-int op_post(struct store *s, struct store_op *op, u32 node, enum rdma_operation what)
+static inline int post(struct store *s, struct store_op *op, u32 node, enum rdma_operation what)
 {
 	struct store_node *n = &s->node[node];
-	const struct fabric_link *l = &s->config.fabric->link[n->link];
+	const struct fabric_link *l = n->l;
 	struct rdma_work w = {
-		.id = (u64)(op - s->op) | (u64)node << 8 | (u64)(what == RDMA_WRITE) << 16,
+		.id = (u64)(uintptr_t)op | (what == RDMA_WRITE ? ID_WRITE : 0) | node,
 		.op = what,
 		.data = op->wire,
 		.length = PAGE_SIZE,
@@ -198,6 +207,11 @@ int op_post(struct store *s, struct store_op *op, u32 node, enum rdma_operation 
 	return 0;
 }
 
+int op_post(struct store *s, struct store_op *op, u32 node, enum rdma_operation what)
+{
+	return post(s, op, node, what);
+}
+
 u32 nearest(const struct store *s, u32 among)
 {
 	u64 best_cost = 0;
@@ -206,7 +220,7 @@ u32 nearest(const struct store *s, u32 among)
 	if (!(among & (among - 1)))
 		return among ? (u32)__builtin_ctz(among) : NO_NODE;
 	for (i = 0; i < s->config.nodes; i++) {
-		const struct fabric_link *l = &s->config.fabric->link[s->node[i].link];
+		const struct fabric_link *l = s->node[i].l;
 		u64 cost = MAX(l->round_trip, 1) * (1 + s->node[i].inflight);
 
 		if (among & BIT(i) && (best == NO_NODE || cost < best_cost)) {
@@ -219,7 +233,7 @@ u32 nearest(const struct store *s, u32 among)
 
 static void read_step(struct store *s, struct store_op *op)
 {
-	u32 have = s->page_flags[op->page] & ALL_NODES, up = have & s->up;
+	u32 have = s->page_flags[op->page] & ALL_NODES, up = have & s->head.up;
 	bool busy = false;
 
 	if (op->pending)
@@ -305,13 +319,14 @@ static void written(struct store *s, struct store_op *op, u32 up)
 			slot_give_back(s, op->page, i);
 	if (nodes_in(op->acked & up) < s->config.replicas)
 		repair_scan(s);
+	s->stats.writes++;
 	complete(s, op, STORE_OK);
 }
 
 static void write_step(struct store *s, struct store_op *op)
 {
 	/* One that has acknowledged and gone counts again when it comes back, if it does. */
-	u32 up = s->up, has = op->acked & up, tried = op->acked | op->pending, busy = 0, node;
+	u32 up = s->head.up, has = op->acked & up, tried = op->acked | op->pending, busy = 0, node;
 	bool full = false;
 
 	while (nodes_in(has | op->pending | busy) < s->config.replicas) {
@@ -365,13 +380,15 @@ static bool write_begin(struct store *s, struct store_op *op)
 	return true;
 }
 
-static struct store_op *op_new(struct store *s, u64 id, enum op_kind kind, u32 page, void *data)
+static inline struct store_op *op_new(struct store *s, u64 id, enum op_kind kind, u32 page,
+				      void *data)
 {
 	struct store_op *op;
 
-	if (!s->free_ops)
+	op = s->free;
+	if (!op)
 		return NULL;
-	op = &s->op[s->free_op[--s->free_ops]];
+	s->free = op->next;
 	op->kind = kind;
 	op->state = OP_ACTIVE;
 	op->id = id;
@@ -386,30 +403,48 @@ static struct store_op *op_new(struct store *s, u64 id, enum op_kind kind, u32 p
 	return op;
 }
 
-int store_read(struct store *s, u64 id, u32 page, void *data)
+/* Others are under way on the page. */
+static __noinline int read_besides(struct store *s, u64 id, u32 page, void *data)
 {
-	struct store_op *op, *other = NULL;
-	u32 flags, node;
+	const struct store_op *other = op_on_page(s, page, NO_NUMBER);
+	/* Reads never wait for writes, so the newest one, if there is one, is a write. */
+	bool written = other && other->kind == OP_WRITE;
+	struct store_op *op;
 
-	if (page >= s->config.pages)
-		return ERR_NOENT;
-	flags = s->page_flags[page];
-	if (flags & PAGE_BUSY)
-		other = op_on_page(s, page, NO_NUMBER);
-	if (!(flags & PAGE_WRITTEN) && (!other || other->kind != OP_WRITE))
+	if (!(s->page_flags[page] & PAGE_WRITTEN) && !written)
 		return ERR_NOENT;
 	op = op_new(s, id, OP_READ, page, data);
 	if (!op)
 		return ERR_BUSY;
 	page_busy(s, page);
-	/* Reads never wait for writes, so the newest one, if there is one, is a write. */
-	if (other && other->kind == OP_WRITE) {
-		memcpy(data, other->data, PAGE_SIZE);
-		complete(s, op, STORE_OK);
+	if (!written) {
+		read_step(s, op);
 		return 0;
 	}
-	node = nearest(s, flags & s->up);
-	if (unlikely(node == NO_NODE || op_post(s, op, node, RDMA_READ)))
+	memcpy(data, other->data, PAGE_SIZE);
+	s->stats.reads++;
+	complete(s, op, STORE_OK);
+	return 0;
+}
+
+int store_read(struct store *s, u64 id, u32 page, void *data)
+{
+	struct store_op *op;
+	u32 flags, node;
+
+	if (page >= s->config.pages)
+		return ERR_NOENT;
+	flags = s->page_flags[page];
+	if (unlikely(flags & PAGE_BUSY))
+		return read_besides(s, id, page, data);
+	if (!(flags & PAGE_WRITTEN))
+		return ERR_NOENT;
+	op = op_new(s, id, OP_READ, page, data);
+	if (!op)
+		return ERR_BUSY;
+	s->page_flags[page] = (u8)(flags | PAGE_BUSY);
+	node = nearest(s, flags & s->head.up);
+	if (unlikely(node == NO_NODE || post(s, op, node, RDMA_READ)))
 		read_step(s, op);
 	return 0;
 }
@@ -454,30 +489,38 @@ void store_discard(struct store *s, u32 page)
 
 bool store_done(struct store *s, struct store_completion *c)
 {
-	u32 index;
+	struct store_op *op = s->done;
 
-	if (s->done_head == s->done_tail)
+	if (!op)
 		return false;
-	index = s->done[s->done_head++ % STORE_INFLIGHT];
-	*c = (struct store_completion){.id = s->op[index].id, .result = s->op[index].result};
-	s->op[index].state = OP_FREE;
-	s->free_op[s->free_ops++] = index;
+	c->id = op->id;
+	c->result = op->result;
+	op->state = OP_FREE;
+	s->done = op->next;
+	op->next = s->free;
+	s->free = op;
 	return true;
 }
 
 /* --- what nodes do -------------------------------------------------------------------------- */
 
+static bool opens(struct store *s, const struct store_op *op)
+{
+	const struct seal_name name = {s->config.vm, op->page, s->version[op->page]};
+
+	return seal_open(&s->seal, &name, op->data, s->tag[op->page]);
+}
+
 static void read_completed(struct store *s, struct store_op *op, u32 node, bool ok)
 {
-	const struct seal_name name = {s->config.vm, op->page,
-				       s->version ? s->version[op->page] : 0};
-
 	if (!ok) {
 		s->stats.failovers++;
 		read_step(s, op);
 		return;
 	}
-	if (!s->config.seal || seal_open(&s->seal, &name, op->data, s->tag[op->page])) {
+	s->stats.bytes_in += PAGE_SIZE;
+	if (!s->config.seal || opens(s, op)) {
+		s->stats.reads++;
 		complete(s, op, STORE_OK);
 		return;
 	}
@@ -500,16 +543,14 @@ static void write_completed(struct store *s, struct store_op *op, u32 node, bool
 
 static void completed(struct store *s, const struct rdma_completion *c)
 {
-	struct store_op *op = &s->op[c->id & 0xff];
-	u32 node = c->id >> 8 & 0xff;
-	bool ok = c->status == RDMA_OK, write = c->id >> 16;
+	struct store_op *op = (struct store_op *)(uintptr_t)(c->id & ~(u64)(ID_NODE | ID_WRITE));
+	u32 node = c->id & ID_NODE;
+	bool ok = c->status == RDMA_OK;
 
 	s->node[node].inflight--;
-	s->node[node].writes -= write;
+	s->node[node].writes -= !!(c->id & ID_WRITE);
 	op->pending &= ~BIT(node);
-	s->places++;
-	if (ok && !write)
-		s->stats.bytes_in += PAGE_SIZE;
+	s->head.places++;
 	switch (op->kind) {
 	case OP_READ:
 		read_completed(s, op, node, ok);
@@ -527,14 +568,14 @@ static void completed(struct store *s, const struct rdma_completion *c)
 static void follow(struct store *s, u32 node)
 {
 	struct store_node *n = &s->node[node];
-	const struct fabric_link *l = &s->config.fabric->link[n->link];
+	const struct fabric_link *l = n->l;
 	bool up = l->state == LINK_UP;
 
 	if (up == n->up)
 		return;
 	n->up = up;
-	s->up = up ? s->up | BIT(node) : s->up & ~BIT(node);
-	s->look = true;
+	s->head.up = up ? s->head.up | BIT(node) : s->head.up & ~BIT(node);
+	s->head.look = true;
 	repair_scan(s);
 	if (!up) {
 		n->down_since = s->now;
@@ -561,7 +602,7 @@ static void look_again(struct store *s)
 {
 	u32 i;
 
-	s->look = false;
+	s->head.look = false;
 	for (i = 0; i < STORE_INFLIGHT; i++)
 		step(s, &s->op[i]);
 }
@@ -569,11 +610,11 @@ static void look_again(struct store *s)
 /* What has ended leaves a place each, at some node: in turn, so that nobody waits for ever. */
 static inline void hand_out_places(struct store *s)
 {
-	while (s->places && s->waiting) {
-		u64 todo = s->waiting;
-		u32 places = s->places;
+	while (s->head.places && s->head.waiting) {
+		u64 todo = s->head.waiting;
+		u32 places = s->head.places;
 
-		s->places = 0;
+		s->head.places = 0;
 		while (todo && places) {
 			u64 ahead = todo >> s->turn << s->turn;
 			u32 i = (u32)__builtin_ctzll(ahead ? ahead : todo);
@@ -581,10 +622,10 @@ static inline void hand_out_places(struct store *s)
 			todo &= ~BIT64(i);
 			s->turn = (i + 1) % STORE_INFLIGHT;
 			step(s, &s->op[i]);
-			places -= !(s->waiting & BIT64(i));
+			places -= !(s->head.waiting & BIT64(i));
 		}
 	}
-	s->places = 0;
+	s->head.places = 0;
 }
 
 /* What has ended at a node, and whether it has come or gone. */
@@ -592,7 +633,7 @@ static void look_at_node(struct store *s, u32 node)
 {
 	struct fabric *fabric = s->config.fabric;
 	struct store_node *n = &s->node[node];
-	const struct fabric_link *l = &fabric->link[n->link];
+	const struct fabric_link *l = n->l;
 	struct rdma_completion c;
 
 	/* A node that has gone must not be asked again by what it has failed. */
@@ -612,32 +653,17 @@ void store_work(struct store *s, u64 now)
 	u32 i;
 
 	s->now = now;
-	s->working = true;
+	s->head.working = true;
 	for (i = 0; i < s->config.nodes; i++)
 		look_at_node(s, i);
 	hand_out_places(s);
-	if (s->look)
+	if (s->head.look)
 		look_again(s);
-	if (s->config.nodes > 1)
+	if (s->config.nodes > 1) {
 		repair_work(s);
-	s->working = false;
-}
-
-bool store_hurries(const struct store *s)
-{
-	return s->look || (s->places && s->waiting);
-}
-
-u64 store_deadline(const struct store *s)
-{
-	if (store_hurries(s))
-		return 0;
-	return s->config.nodes > 1 ? repair_deadline(s) : RDMA_NEVER;
-}
-
-u32 store_up(const struct store *s)
-{
-	return s->up;
+		s->head.due = repair_deadline(s);
+	}
+	s->head.working = false;
 }
 
 u64 store_stalled(const struct store *s)
@@ -645,7 +671,7 @@ u64 store_stalled(const struct store *s)
 	u64 first = 0;
 	u32 i;
 
-	for (i = 0; i < STORE_INFLIGHT && s->stalled; i++)
+	for (i = 0; i < STORE_INFLIGHT && s->head.stalled; i++)
 		if (s->op[i].since && (!first || s->op[i].since < first))
 			first = s->op[i].since;
 	return first;
@@ -653,7 +679,7 @@ u64 store_stalled(const struct store *s)
 
 void store_stats(const struct store *s, struct store_stats *out)
 {
-	u32 page, up = s->up;
+	u32 page, up = s->head.up;
 
 	*out = s->stats;
 	out->nodes_up = nodes_in(up);

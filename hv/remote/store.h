@@ -53,6 +53,22 @@ struct store_stats {
 
 struct store;
 
+/* How struct store begins: what its owner looks at in every round, by the functions below. */
+struct store_head {
+	u32 up;	     /* bit i: node i is up */
+	u32 stalled; /* operations that wait for a node */
+	u64 waiting; /* a bit for each that waits for a place at a node, a buffer, or another one */
+	u32 places;  /* that have become free for them */
+	bool look;   /* all operations want to be looked at again */
+	bool working; /* within store_work() */
+	u64 due;      /* of repairs */
+};
+
+static inline const struct store_head *store_head(const struct store *s)
+{
+	return (const struct store_head *)(const void *)s;
+}
+
 /* Bytes of memory that a store of this configuration needs: 16-byte aligned, and contiguous if a
  * NIC is to read it. */
 size_t store_bytes(const struct store_config *config);
@@ -80,12 +96,31 @@ bool store_done(struct store *s, struct store_completion *c);
  * gone, and at store_deadline(); 0: at once.
  */
 void store_work(struct store *s, u64 now);
-u64 store_deadline(const struct store *s);
-bool store_hurries(const struct store *s); /* whether that is 0 */
+
+/* Whether the deadline is 0. */
+static inline bool store_hurries(const struct store *s)
+{
+	const struct store_head *h = store_head(s);
+
+	return h->look || (h->places && h->waiting);
+}
+
+static inline u64 store_deadline(const struct store *s)
+{
+	return store_hurries(s) ? 0 : store_head(s)->due;
+}
 
 /* Bit i: node i is up. As of the last store_work(). */
-u32 store_up(const struct store *s);
-/* An operation has waited since this time for a node that has what it needs; 0: none does. */
+static inline u32 store_up(const struct store *s)
+{
+	return store_head(s)->up;
+}
+
+/* An operation waits for a node that has what it needs; since when: 0: none does. */
+static inline bool store_stalls(const struct store *s)
+{
+	return store_head(s)->stalled;
+}
 u64 store_stalled(const struct store *s);
 void store_stats(const struct store *s, struct store_stats *out);
 

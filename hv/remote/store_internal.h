@@ -22,8 +22,9 @@ _Static_assert(ALL_NODES < PAGE_WRITTEN, "the bits of nodes are below");
 
 struct store_node {
 	u32 link;
-	bool up;   /* usable: what it has is known */
-	bool used; /* it was up once: incarnation and slots are known */
+	const struct fabric_link *l; /* that one */
+	bool up;		     /* usable: what it has is known */
+	bool used;		     /* it was up once: incarnation and slots are known */
 	u64 incarnation, length;
 	u64 down_since;
 	bool replaced;	  /* it has been away for so long that its copies do not count */
@@ -51,41 +52,36 @@ enum op_state {
 struct store_op {
 	enum op_kind kind;
 	enum op_state state;
-	enum store_result result;
 	u64 id, number; /* numbers grow: which of two is older */
+	void *data;	/* the owner's */
+	u8 *wire;	/* what travels: that, or a buffer */
 	u32 page;
-	void *data;   /* the owner's */
-	u8 *wire;     /* what travels: that, or a buffer */
 	u32 buffer;   /* NO_BUFFER: none */
 	u32 pending;  /* nodes that have not answered yet */
 	u32 acked;    /* WRITE: nodes that have it */
 	bool begun;   /* WRITE: the page's older copies are invalid */
 	bool dropped; /* REPAIR: the page has been discarded */
 	bool writing; /* REPAIR: the second half */
-	u32 target;   /* REPAIR */
-	u64 since;    /* it has waited for a node; 0: it does not */
-	u64 version;  /* WRITE: the new one */
+	enum store_result result;
+	u32 target;  /* REPAIR */
+	u64 since;   /* it has waited for a node; 0: it does not */
+	u64 version; /* WRITE: the new one */
 	u8 tag[SEAL_TAG];
+	struct store_op *next; /* of those that are free, or of those that are done */
 };
 
 struct store {
+	struct store_head head; /* first */
 	struct store_config config;
 	struct seal seal;
 	struct store_node node[STORE_NODES];
 	struct store_op op[STORE_OPS]; /* the last STORE_REPAIRS are repairs */
-	u32 free_op[STORE_INFLIGHT], free_ops;
-	u32 done[STORE_INFLIGHT], done_head, done_tail; /* indices run freely */
+	struct store_op *free, *done;
 	u32 free_buffer[STORE_BUFFERS], free_buffers;
 	u64 now;
 	u64 numbers;  /* given to operations */
 	u64 versions; /* given to writes */
-	u32 stalled;  /* operations that wait for a node */
-	bool working; /* within store_work() */
-	bool look;    /* all operations want to be looked at again */
-	u32 up;	      /* nodes whose `up` is set */
-	u64 waiting;  /* operations that wait for a place at a node, a buffer, or another one */
-	u32 places;   /* that have become free for them */
-	u32 turn;     /* the next one to get any */
+	u32 turn;     /* the next operation to get a place */
 	u32 repairs;  /* under way */
 	u32 scan_at, scan_left;
 	bool lacking; /* the scan has met pages that it could do nothing for */
@@ -99,6 +95,7 @@ struct store {
 };
 
 _Static_assert(STORE_INFLIGHT == 64, "a bit of `waiting` for each");
+_Static_assert(offsetof(struct store, head) == 0, "store_head()");
 
 /* --- store_map.c ---------------------------------------------------------------------------- */
 

@@ -97,7 +97,7 @@ static void end(struct store *s, struct store_op *op)
 	buffer_give_back(s, op);
 	if (!op->dropped)
 		page_release(s, op);
-	s->look = true;
+	s->head.look = true;
 }
 
 static struct store_op *free_repair(struct store *s)
@@ -167,7 +167,7 @@ void repair_work(struct store *s)
 		repair_scan(s);
 	if (likely(!s->scan_left))
 		return;
-	up = s->up;
+	up = s->head.up;
 	counting = nodes_counting(s);
 	while (s->scan_left && steps-- && s->repairs < STORE_REPAIRS && s->now >= s->repair_at) {
 		before = s->repairs;
@@ -203,6 +203,8 @@ void repair_completed(struct store *s, struct store_op *op, u32 node, bool ok)
 	const struct seal_name name = {s->config.vm, op->page,
 				       s->version ? s->version[op->page] : 0};
 
+	if (ok && !op->writing)
+		s->stats.bytes_in += PAGE_SIZE;
 	if (!ok || op->dropped) {
 		end(s, op);
 		return;

@@ -4,25 +4,6 @@
 #include "lib/string.h"
 #include "vm/internal.h"
 
-gpa_t away_address(const struct vm *vm, u32 page)
-{
-	const struct space *space = &vm->space;
-
-	for (u32 i = 0; i < space->region_count; i++) {
-		const struct region *region = &space->region[i];
-
-		if (region->kind == REGION_REMOTE &&
-		    page - region->first_page < region->bytes / PAGE_SIZE)
-			return gpa_add(region->base, (u64)(page - region->first_page) * PAGE_SIZE);
-	}
-	return gpa(~0ull & PAGE_MASK);
-}
-
-u32 away_page(const struct region *region, gpa_t at)
-{
-	return region->first_page + (u32)((at.v - region->base.v) / PAGE_SIZE);
-}
-
 u32 vcpu_misses(struct vm *vm, u32 away)
 {
 	struct vcpu *vcpu = sched_current();

@@ -52,9 +52,19 @@ bool remote_waits(struct vcpu *vcpu);
  */
 void remote_insist(bool on);
 
-/* Idle, or a tick while remote_busy(): serves the network. False: there is nothing to wait for. */
-bool remote_poll(void);
-bool remote_busy(void);
+/* Operations queued or under way, roughly: whoever is idle is to poll the network. Atomic. */
+extern u32 remote_ops;
+
+static inline bool remote_busy(void)
+{
+	return __atomic_load_n(&remote_ops, __ATOMIC_RELAXED);
+}
+
+/*
+ * Idle, or a tick while remote_busy(): serves the network. False: there is nothing to wait for.
+ * `began`: TSC, now or a moment ago.
+ */
+bool remote_poll(u64 began);
 
 /*
  * vm/: for the current vCPU of this CPU, which waits for a page: polls the network as long as
@@ -63,6 +73,19 @@ bool remote_busy(void);
 bool sched_await(struct vcpu *vcpu);
 /* vm/: what runs on this CPU for a vCPU of this VM has to wait. The vCPU's bit; 0: nothing does. */
 u32 vcpu_misses(struct vm *vm, u32 away);
-/* vm/: gpa of a page, its number, and how many there are. */
-gpa_t away_address(const struct vm *vm, u32 page);
-u32 away_page(const struct region *region, gpa_t at);
+/* gpa of a page: all ones if there is none of that number. */
+static inline gpa_t away_address(const struct space *space, u32 page)
+{
+	const struct region *region = space->region;
+
+	for (u32 left = space->region_count; left--; region++)
+		if (region->kind == REGION_REMOTE &&
+		    page - region->first_page < region->bytes / PAGE_SIZE)
+			return gpa_add(region->base, (u64)(page - region->first_page) * PAGE_SIZE);
+	return gpa(~0ull & PAGE_MASK);
+}
+
+static inline u32 away_page(const struct region *region, gpa_t at)
+{
+	return region->first_page + (u32)((at.v - region->base.v) / PAGE_SIZE);
+}

@@ -47,7 +47,7 @@ bool vcpu_load_pdptes(struct vcpu *vcpu, u64 cr3)
 
 	while ((err = guest_read(vcpu->vm, gpa(cr3 & 0xffffffe0), pdpte, sizeof(pdpte))) ==
 	       ERR_AGAIN)
-		remote_poll();
+		remote_poll(rdtsc());
 	if (err)
 		return false;
 	for (unsigned int i = 0; i < 4; i++)

@@ -188,7 +188,8 @@ static u32 vectoring_info(const struct vcpu *vcpu)
 	return info;
 }
 
-void event_collect(struct vcpu *vcpu)
+/* Apart, so that event_collect() stays short: there is rarely one. */
+static __noinline void collect(struct vcpu *vcpu)
 {
 	u32 info = vectoring_info(vcpu);
 	u32 type = info & INTR_INFO_TYPE;
@@ -209,6 +210,12 @@ void event_collect(struct vcpu *vcpu)
 	}
 	/* Bit 12 is undefined in the vectoring field and must be 0 on entry. */
 	event_queue(vcpu, info & ~INTR_INFO_NMI_UNBLOCK, error_code, instr_len);
+}
+
+void event_collect(struct vcpu *vcpu)
+{
+	if (unlikely(vmcs_read(VMCS_IDT_VECTORING_INFO) & INTR_INFO_VALID))
+		collect(vcpu);
 }
 
 /*

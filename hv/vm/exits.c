@@ -170,9 +170,10 @@ static void exit_apic_access(struct vcpu *vcpu)
 	u64 type = q >> 12 & 0xf;
 	struct ept_fault fault = {
 		.addr = gpa(0xfee00000 + (q & 0xfff)),
-		.read = type == 0,
+		.access = type == 0   ? EPT_R
+			  : type == 1 ? EPT_W
+				      : EPT_X,
 		.write = type == 1,
-		.fetch = type == 2,
 	};
 
 	event_collect(vcpu);
@@ -206,7 +207,7 @@ static void exit_virtualized_eoi(struct vcpu *vcpu)
 /* The view refuses what the region would allow: the guest sees a page fault of our own kind. */
 static void reflect_refusal(struct vcpu *vcpu, const struct ept_fault *fault)
 {
-	u32 error = 0x8000 | PF_P | (fault->write ? PF_W : 0) | (fault->fetch ? PF_I : 0) |
+	u32 error = 0x8000 | PF_P | (fault->write ? PF_W : 0) | (fault->access & EPT_X ? PF_I : 0) |
 		    (vcpu_cpl0(vcpu) ? 0 : PF_U);
 
 	if (!fault->linear_valid) {
@@ -221,9 +222,8 @@ static __noinline void map_or_emulate(struct vcpu *vcpu, gpa_t at, u64 q)
 {
 	struct ept_fault fault = {
 		.addr = at,
-		.read = q & BIT(0),
-		.write = q & BIT(1),
-		.fetch = q & BIT(2),
+		.access = q & EPT_RWX,
+		.write = q & EPT_W,
 		.linear_valid = q & BIT(7),
 		.walk = (q & BIT(7)) && !(q & BIT(8)),
 	};

@@ -203,7 +203,7 @@ void guest_phys_read(struct vcpu *vcpu, gpa_t from, void *to, size_t bytes)
 			/* What guest_walk() has translated is here; if not, nobody can be asked to
 			 * try again. */
 			while ((err = guest_read(vcpu->vm, from, out, done)) == ERR_AGAIN)
-				remote_poll();
+				remote_poll(rdtsc());
 			if (!err)
 				continue;
 		}
@@ -233,7 +233,7 @@ void guest_phys_write(struct vcpu *vcpu, gpa_t to, const void *from, size_t byte
 		if (region && region_is_memory(region)) {
 			done = ram_part(region, to, bytes);
 			while (guest_write(vcpu->vm, to, in, done) == ERR_AGAIN)
-				remote_poll();
+				remote_poll(rdtsc());
 			continue;
 		}
 		if (region && region->kind == REGION_WINDOW) {

@@ -202,7 +202,7 @@ int sched_tick(struct vcpu *vcpu, u64 now)
 
 	console_poll();
 	if (unlikely(remote_busy()))
-		remote_poll();
+		remote_poll(now);
 	else
 		net_poll();
 	account(p, vcpu, now);
@@ -322,17 +322,21 @@ static void idle(struct pcpu *p, u64 wake)
 	__atomic_store_n(&p->idle, 0, __ATOMIC_SEQ_CST);
 }
 
+static __noinline void doze(struct pcpu *p)
+{
+	if (net_arm())
+		idle(p, net_deadline());
+	net_disarm();
+	p->spins = 0;
+}
+
 /* Frames are expected, and nothing has come. */
 static void spin(struct pcpu *p, u64 now)
 {
 	if (!p->spins)
 		p->spins = now;
-	if (now - p->spins < spin_tsc)
-		return;
-	if (net_arm())
-		idle(p, net_deadline());
-	net_disarm();
-	p->spins = 0;
+	if (unlikely(now - p->spins >= spin_tsc))
+		doze(p);
 }
 
 /* While frames come and go the boot processor stays awake for them. */
@@ -411,9 +415,9 @@ bool sched_await(struct vcpu *vcpu)
 		if (requests & (REQ_PAGE | REQ_INIT | CONTROL_REQUESTS))
 			break;
 		now = rdtsc();
-		look_at_console(p, now);
-		if (!remote_poll())
+		if (!remote_poll(now))
 			break;
+		look_at_console(p, now);
 		spin(p, now);
 	}
 	vcpu->state = state;
@@ -435,7 +439,7 @@ __noreturn void sched_loop(void)
 		if (vcpu) {
 			p->spins = 0;
 			run(p, vcpu);
-		} else if (remote_poll() || idle_net_poll()) {
+		} else if (remote_poll(now) || idle_net_poll()) {
 			spin(p, now);
 		} else {
 			idle(p, ~0ull);

@@ -291,8 +291,7 @@ static enum fault_result ram_fault(struct vcpu *vcpu, const struct region *regio
 				   const struct ept_fault *fault)
 {
 	struct space *space = &vcpu->vm->space;
-	u64 wanted =
-		(fault->read ? EPT_R : 0) | (fault->write ? EPT_W : 0) | (fault->fetch ? EPT_X : 0);
+	u64 wanted = fault->access;
 	u64 perms;
 	int err = 0;
 
@@ -447,8 +446,7 @@ static enum fault_result window_fault(struct vcpu *vcpu, const struct region *re
 				      const struct ept_fault *fault)
 {
 	struct space *space = &vcpu->vm->space;
-	u64 wanted =
-		(fault->read ? EPT_R : 0) | (fault->write ? EPT_W : 0) | (fault->fetch ? EPT_X : 0);
+	u64 wanted = fault->access;
 	gpa_t page = gpa(fault->addr.v & PAGE_MASK);
 	int err = ERR_PERM;
 

@@ -81,7 +81,8 @@ struct space {
 struct ept_fault {
 	gpa_t addr;
 	gva_t linear;
-	bool read, write, fetch;
+	u8 access; /* EPT_R, EPT_W, EPT_X */
+	bool write;
 	bool linear_valid;
 	bool walk; /* the access was to a guest paging structure, not the final address */
 };
@@ -152,8 +153,13 @@ static inline const struct region *region_find(const struct space *space, gpa_t 
 	return NULL;
 }
 
-/* The one place that says what a page may be accessed for in the default view. */
+/* The one place that says what a page may be accessed for in the default view. The same in line. */
 u64 space_perms(const struct space *space, gpa_t at);
+
+static inline u64 region_perms(const struct space *space, gpa_t at)
+{
+	return likely(!space->override_count) ? EPT_RWX : space_perms(space, at);
+}
 
 enum fault_result space_fault(struct vcpu *vcpu, const struct ept_fault *fault);
 

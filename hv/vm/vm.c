@@ -54,7 +54,7 @@ static int load_pages(struct vm *vm, gpa_t to, const u8 *src, u64 len)
 		if (err && err != ERR_AGAIN)
 			return err;
 		if (err) {
-			remote_poll();
+			remote_poll(rdtsc());
 			continue;
 		}
 		src = src ? src + n : NULL;

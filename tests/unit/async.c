@@ -59,11 +59,6 @@ const struct region *space_find(const struct space *space, gpa_t at)
 					      : NULL;
 }
 
-u32 away_page(const struct region *region, gpa_t at)
-{
-	return (u32)(at.v / PAGE_SIZE);
-}
-
 u8 *remote_open(struct vm *v, const struct region *region, gpa_t at, bool write, bool whole)
 {
 	struct pager_access a = {.page = away_page(region, at), .write = write, .door = true};
@@ -138,8 +133,7 @@ static void complete_all(void)
 	struct pager_op op;
 
 	while (pager_next(r.pager, &op)) {
-		if (pager_done(r.pager, &op, true, 0, &place))
-			pager_mapped(r.pager, op.page);
+		pager_done(r.pager, &op, true, 0, &place);
 		if (r.async)
 			async_end(&r, op.page);
 	}

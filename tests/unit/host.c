@@ -349,15 +349,12 @@ __attribute__((weak)) void remote_insist(bool on)
 {
 }
 
-__attribute__((weak)) bool remote_poll(void)
+__attribute__((weak)) bool remote_poll(u64 began)
 {
 	return false;
 }
 
-__attribute__((weak)) bool remote_busy(void)
-{
-	return false;
-}
+__attribute__((weak)) u32 remote_ops;
 
 __attribute__((weak)) int away_read(struct vm *vm, const struct region *region, gpa_t from,
 				    void *to, size_t len)

@@ -77,8 +77,10 @@ static int reset(void **state)
 	vector_moves = 0;
 	memset(vector_register, 0x5a, sizeof(vector_register));
 	fake.emu_cache = &the_cache;
-	the_fault = (struct ept_fault){
-		.addr = {FAKE_MMIO + 0x10}, .linear = {0x7010}, .read = true, .linear_valid = true};
+	the_fault = (struct ept_fault){.addr = {FAKE_MMIO + 0x10},
+				       .linear = {0x7010},
+				       .access = EPT_R,
+				       .linear_valid = true};
 	vmcs_field[VMCS_GUEST_CR0] = CR0_PE | CR0_PG | CR0_WP;
 	vmcs_field[VMCS_GUEST_CR3] = 0x10000;
 	vmcs_field[VMCS_GUEST_CR4] = CR4_PAE;

@@ -36,6 +36,7 @@ static struct {
 	struct pager_op posted[POSTED];
 	u64 copy[POSTED][WORDS]; /* of a write, as it was when it was posted */
 	u32 posted_count;
+	bool fetches; /* faults may post their own READs */
 	u64 now;
 	u32 reads, writes, unmaps;
 	bool hole_tolerated;
@@ -116,21 +117,28 @@ static void map(u32 page, const struct pager_place *place)
 
 /* --- the store -------------------------------------------------------------------------------- */
 
+/* False: it is back in the queue. */
+static bool post_one(const struct pager_op *op)
+{
+	if (m.posted_count == POSTED || rand() % 16 == 0) {
+		pager_put_back(m.pager, op);
+		return false;
+	}
+	if (op->write)
+		memcpy(m.copy[m.posted_count], m.frame[op->frame], PAGE_SIZE);
+	else
+		assert_true(m.stored[op->page]);
+	m.posted[m.posted_count++] = *op;
+	return true;
+}
+
 static void post(void)
 {
 	struct pager_op op;
 
-	while (pager_next(m.pager, &op)) {
-		if (m.posted_count == POSTED || rand() % 16 == 0) {
-			pager_put_back(m.pager, &op);
+	while (pager_next(m.pager, &op))
+		if (!post_one(&op))
 			return;
-		}
-		if (op.write)
-			memcpy(m.copy[m.posted_count], m.frame[op.frame], PAGE_SIZE);
-		else
-			assert_true(m.stored[op.page]);
-		m.posted[m.posted_count++] = op;
-	}
 }
 
 static void complete_one(u32 i, bool ok)
@@ -154,10 +162,8 @@ static void complete_one(u32 i, bool ok)
 	m.posted_count--;
 	m.posted[i] = m.posted[m.posted_count];
 	memcpy(m.copy[i], m.copy[m.posted_count], PAGE_SIZE);
-	if (pager_done(m.pager, &op, ok, m.now, &place) && rand() % 2) {
+	if (pager_done(m.pager, &op, ok, m.now, &place))
 		map(op.page, &place);
-		pager_mapped(m.pager, op.page);
-	}
 }
 
 static void complete_all(void)
@@ -198,9 +204,15 @@ static enum pager_answer fault(u32 page, bool write, bool whole, bool door,
 				 .write = write,
 				 .whole = whole,
 				 .door = door,
+				 .posts = m.fetches && rand() % 2,
 				 .level = rand() % 8 ? 0 : (u8)(1 + rand() % 4)};
 	enum pager_answer answer = pager_access(m.pager, &a, place);
 
+	if (answer == PAGER_FETCH) {
+		assert_true(a.posts);
+		post_one(&(struct pager_op){.page = page, .frame = place->frame});
+		return PAGER_WAIT;
+	}
 	if (answer == PAGER_READY && !door)
 		map(page, place);
 	return answer;
@@ -288,6 +300,7 @@ static void check_all(void)
 static void random_work(bool flags, u32 seed)
 {
 	setup(flags, true);
+	m.fetches = true;
 	srand(seed);
 	for (u32 i = 0; i < 60000; i++) {
 		/* A hot set, and now and then anything. */
@@ -428,6 +441,38 @@ static void test_second_fault_waits(void **state)
 	assert_true(place.writable);
 	assert_int_equal(pager_stats(m.pager)->waits, 1);
 	assert_int_equal(pager_stats(m.pager)->latency[12], 1); /* 2048 to 4095 us */
+	teardown();
+}
+
+/* Who can post at once does, and gives back what he could not: it is first in the queue then. */
+static void test_fetch(void **state)
+{
+	struct pager_access a = {.page = 3, .posts = true};
+	struct pager_place place = {.hit = true};
+	struct pager_op op;
+
+	setup(true, false);
+	for (u32 i = 0; i < 4 * FRAMES; i++)
+		insist(i, true, 1 + i);
+	complete_all();
+	assert_int_equal(pager_access(m.pager, &a, &place), PAGER_FETCH);
+	assert_false(place.hit);
+	assert_int_equal(pager_state(m.pager, 3), PAGER_COMING);
+	assert_int_equal(pager_queued(m.pager), 0);
+	assert_int_equal(pager_under_way(m.pager), 1);
+	assert_int_equal(pager_access(m.pager, &a, &place), PAGER_WAIT);
+	op = (struct pager_op){.page = 3, .frame = place.frame};
+	pager_put_back(m.pager, &op);
+	assert_int_equal(pager_queued(m.pager), 1);
+	assert_int_equal(pager_under_way(m.pager), 1);
+	assert_true(pager_next(m.pager, &op));
+	assert_true(op.page == 3 && op.frame == place.frame && !op.write);
+	assert_true(pager_done(m.pager, &op, true, m.now, &place));
+	assert_int_equal(pager_under_way(m.pager), 0);
+	/* Zero, or to be overwritten: nothing is read. */
+	a.page = 4;
+	a.whole = a.door = true;
+	assert_int_equal(pager_access(m.pager, &a, &place), PAGER_READY);
 	teardown();
 }
 
@@ -657,6 +702,7 @@ int main(void)
 		cmocka_unit_test(test_untouched_is_free),
 		cmocka_unit_test(test_clean_is_dropped),
 		cmocka_unit_test(test_second_fault_waits),
+		cmocka_unit_test(test_fetch),
 		cmocka_unit_test(test_demand_first),
 		cmocka_unit_test(test_tables_stay_longer),
 		cmocka_unit_test(test_random_with_flags),

@@ -150,7 +150,7 @@ static inline void end(void)
 
 static inline enum fault_result fault_at(u64 at, bool write)
 {
-	struct ept_fault fault = {.addr = gpa(at), .read = !write, .write = write};
+	struct ept_fault fault = {.addr = gpa(at), .access = write ? EPT_W : EPT_R, .write = write};
 
 	return space_fault(&vcpu, &fault);
 }

@@ -142,7 +142,7 @@ bool net_poll(void)
 }
 
 /* Frames are expected, and none comes; looking takes 1 us. */
-bool remote_poll(void)
+bool remote_poll(u64 began)
 {
 	if (between)
 		between();

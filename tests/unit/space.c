@@ -99,10 +99,7 @@ static struct hw_page page_at(u64 at)
 /* wanted: EPT_R, EPT_W, EPT_X. */
 static enum fault_result fault_at(u64 at, u64 wanted)
 {
-	struct ept_fault fault = {.addr = gpa(at),
-				  .read = wanted & EPT_R,
-				  .write = wanted & EPT_W,
-				  .fetch = wanted & EPT_X};
+	struct ept_fault fault = {.addr = gpa(at), .access = (u8)wanted, .write = wanted & EPT_W};
 
 	return space_fault(&vcpu, &fault);
 }

@@ -3,8 +3,9 @@
 
 static void test_configuration(void **state)
 {
-	struct store_config c = {.nodes = 1, .replicas = 1, .pages = 1};
+	static struct fabric fabric;
 	static u8 memory[1 << 19];
+	struct store_config c = {.fabric = &fabric, .nodes = 1, .replicas = 1, .pages = 1};
 
 	assert_in_range(store_bytes(&c), 4 * PAGE_SIZE, sizeof(memory));
 	assert_non_null(store_init(memory, &c));

@@ -286,7 +286,7 @@ static inline void consistent(struct world *w)
 	if (w->inflight || s->repairs)
 		return;
 	assert_int_equal(s->free_buffers, buffers);
-	assert_int_equal(s->stalled, 0);
+	assert_int_equal(s->head.stalled, 0);
 	for (page = 0; page < PAGES; page++)
 		assert_false(s->page_flags[page] & PAGE_BUSY);
 }
