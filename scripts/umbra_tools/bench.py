@@ -118,6 +118,7 @@ def bench(arguments):
                  "remote.vs_nbd": bench_remote}[options.only]
         figures = which.measure(name, options.cpu)
         show(version, options, figures, list(figures))
+        complain(figures, which.FIGURES)
         return 0
     one = measure(name, options.cpu, 1)
     two = measure(name, options.cpu, 2)
@@ -133,24 +134,28 @@ def bench(arguments):
     if not options.no_linux:
         figures.update(bench_linux.measure(name, options.cpu))
         expected += LINUX
-    missing = [k for k in expected if k not in figures]
     order = [k for k in expected if k in figures] + sorted(set(figures) - set(expected))
 
     show(version, options, figures, order)
-    if missing:
-        raise Failure(f"not measured: {', '.join(missing)}")
+    complain(figures, expected)
     return 0
+
+
+def complain(figures, expected):
+    if missing := [k for k in expected if k not in figures]:
+        raise Failure(f"not measured: {', '.join(missing)}")
 
 
 def show(version, options, figures, order):
     """Print the table and write the file."""
     print(f"Bochs {version}, {options.cpu}\n")
-    print(f"{'':24}{'value':>14}  {'unit':14}{'Linux 6.1 KVM':>14}")
+    width = max([24, *map(len, order)])
+    print(f"{'':{width}}{'value':>14}  {'unit':14}{'Linux 6.1 KVM':>14}")
     for key in order:
         value, unit = figures[key]
         kvm = f"{KVM[key]:,}" if key in KVM else ""
         shown = f"{value:.4f}" if isinstance(value, float) else f"{value:,}"
-        print(f"{key:24}{shown:>14}  {unit:14}{kvm:>14}".rstrip())
+        print(f"{key:{width}}{shown:>14}  {unit:14}{kvm:>14}".rstrip())
     options.output.write_text(json.dumps(
         [{"name": k, "value": figures[k][0], "unit": figures[k][1]} for k in order], indent=1) + "\n")
     print(f"\nwritten to {options.output}")

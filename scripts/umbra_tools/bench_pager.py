@@ -10,6 +10,8 @@ per cent of the pages that were read had been fetched ahead and were touched; .a
 those that were fetched ahead (0 if none was); .vain: those that were fetched and not touched, in per
 cent of all that were read. remote.slowdown_50_local: a workload with locality, half of whose memory
 is here, against all of it (emulated time, in which Bochs' NIC takes one frame a millisecond).
+remote.async_pf.speedup: a thread that reads pages which are away, and another one that computes for as
+long: how many times sooner both have ended if the guest is told that a page travels.
 """
 
 import pathlib
@@ -26,9 +28,10 @@ from .run import for_emulator
 TIMEOUT = 300
 MIB = 3  # that the guest uses, of 6
 ORDERS = {"sequential": 3, "threes": 3, "random": 3, "chase": 1}  # and rounds
-# Where frames are counted another process passes them on: the more instructions are a second, the less
-# of it does that take, or frames are sent again.
-WIRE_ORDER, WIRE_IPS = "chase", 10 * IPS
+# With so many instructions a second a page takes 200,000. Where frames are counted another process
+# passes them on, which takes real time: longer than Umbra would wait for them with fewer.
+SLOW_WIRE = 10 * IPS
+WIRE_ORDER = "chase"  # whose frames are counted
 FAULT_AT, TRACE = 2500, 900000  # a fault amid the visits; instructions from there on
 FIGURES = ([f"remote.fault.{kind}{part}" for kind in ("plain", "sealed")
             for part in ("", ".evicting", ".rest")]
@@ -37,10 +40,10 @@ FIGURES = ([f"remote.fault.{kind}{part}" for kind in ("plain", "sealed")
               for what in ("packets", "bytes") for way in ("sent", "received")]
            + [f"remote.prefetch.{order}.{what}" for order in ORDERS
               for what in ("coverage", "accuracy", "vain")]
-           + ["remote.slowdown_50_local"])
+           + ["remote.slowdown_50_local", "remote.async_pf.speedup"])
 
 
-def _session(emulator_name, cpu, order, rounds, commands="c\n", wire=None, **settings):
+def _session(emulator_name, cpu, order, rounds, commands="c\n", wire=None, ips=IPS, **settings):
     """An emulator's session that has ended, and what the emulator itself has printed. wire: a
     dictionary for what bench_wire counts."""
     config = Config(name="remote", folder=BUILD)
@@ -54,8 +57,8 @@ def _session(emulator_name, cpu, order, rounds, commands="c\n", wire=None, **set
         with MemoryNodes(config, lambda _: 32, pcap) as nodes:
             for_emulator(config, emulator_name)
             image = image_for(config, folder / "umbra.img")
-            machine = emulator.Machine(emulator_name, cpu, 1, nic=nodes.nic,
-                                       ips=WIRE_IPS if pcap else IPS, commands=commands)
+            machine = emulator.Machine(emulator_name, cpu, 1, nic=nodes.nic, ips=ips,
+                                       commands=commands)
             session = emulator.Session(machine, image, folder)
             session.run(TIMEOUT)
         if pcap:
@@ -64,7 +67,7 @@ def _session(emulator_name, cpu, order, rounds, commands="c\n", wire=None, **set
 
 
 def _boot(emulator_name, cpu, order, rounds, **settings):
-    """({counter: number} of the log, instructions for each visit)."""
+    """({counter: number} of the log, {name: number} that the guest has measured)."""
     session, _ = _session(emulator_name, cpu, order, rounds, **settings)
     log = emulator.plain(bytes(session.log))
     if session.reason != "end" or session.status != 1:
@@ -72,8 +75,9 @@ def _boot(emulator_name, cpu, order, rounds, **settings):
                                  f"{session.reason}, status {session.status}"]))
     found = {name: int(value) for line in re.findall(r"remote memory: (.*)", log)
              for value, name in re.findall(r"(\d+) (?:pages )?([a-z ]+?)(?=,|$| of \d)", line)}
-    visit = re.search(r"^bench remote\.\S+ (\d+) ", emulator.plain(bytes(session.console)), re.M)
-    return found, int(visit[1]) if visit else 0
+    measured = re.findall(r"^bench remote\.(\S+) (\d+) ",
+                          emulator.plain(bytes(session.console)), re.M)
+    return found, {name: int(value) for name, value in measured}
 
 
 def _fault(emulator_name, cpu, seal):
@@ -100,7 +104,8 @@ def measure(emulator_name, cpu):
                                "instructions")
     for order in ORDERS:
         wire = {} if order == WIRE_ORDER else None
-        found, _ = _boot(emulator_name, cpu, order, ORDERS[order], wire=wire)
+        found, _ = _boot(emulator_name, cpu, order, ORDERS[order], wire=wire,
+                         ips=IPS if wire is None else SLOW_WIRE)
         if wire:
             figures.update(bench_wire.figures(wire, "read", found["read"]))
             figures.update(bench_wire.figures(wire, "write", found["written"]))
@@ -109,6 +114,11 @@ def measure(emulator_name, cpu):
         figures[f"remote.prefetch.{order}.accuracy"] = (100 * used // max(ahead, 1), "%")
         figures[f"remote.prefetch.{order}.vain"] = (round(100 * (ahead - used) / read, 1), "%")
     half, whole = (_boot(emulator_name, cpu, "local", 6, memory="8M", local=local,
-                         cmdline="mib=6 only=local rounds=20")[1] for local in ("4M", "8M"))
+                         cmdline="mib=6 only=local rounds=20")[1]["local"]
+                   for local in ("4M", "8M"))
     figures["remote.slowdown_50_local"] = (half / whole, "ratio")
+    _, ticks = _boot(emulator_name, cpu, "bench", 1, ips=SLOW_WIRE, memory="8M", prefetch="no",
+                     kernel=str(BUILD / "guest/async_pf.elf"), async_pf="yes")
+    figures["remote.async_pf.speedup"] = (
+        round(ticks["async_pf.apart"] / ticks["async_pf.beside"], 2), "times")
     return figures
