@@ -195,7 +195,6 @@ enum fault_result remote_fault(struct vcpu *vcpu, const struct region *region,
 	u64 began = rdtsc(), now = net_now(), wanted = fault->access;
 	u8 level = unlikely(fault->walk) ? table_level(vcpu, fault) : 0;
 	struct pager_access a = {.page = away_page(region, fault->addr),
-				 .vcpu = vcpu->index,
 				 .now = now,
 				 .write = fault->write,
 				 .posts = true,

@@ -78,7 +78,7 @@ struct pager *pager_init(void *memory, const struct pager_config *config,
 
 /* An access to a page that is not mapped so. */
 struct pager_access {
-	u32 page, vcpu;
+	u32 page;
 	u64 now; /* ns */
 	bool write;
 	bool whole; /* the caller will overwrite all of it before anybody else looks */

@@ -253,9 +253,24 @@ static void refuse(struct vm_remote *r, u32 page)
 	vm_end(r->vm, VM_STATUS_FAULT, "a page of its memory came back other than it was written");
 }
 
-/* The store takes it later, or not at all. */
-static __noinline void put_back(struct vm_remote *r, struct pager_op op, int err)
+/* What the store calls an operation, and what it is. */
+static u64 id_of(u32 page, u32 frame, bool write)
 {
+	return page | (u64)frame << 24 | (write ? ID_WRITE : 0);
+}
+
+static struct pager_op op_of(u64 id)
+{
+	return (struct pager_op){.page = (u32)id & 0xffffff,
+				 .frame = (u32)(id >> 24) & 0xffffff,
+				 .write = id & ID_WRITE};
+}
+
+/* The store takes it later, or not at all. */
+static __noinline void put_back(struct vm_remote *r, u64 id, int err)
+{
+	struct pager_op op = op_of(id);
+
 	if (err != ERR_BUSY) {
 		log_error("vm %s: the store refuses page %#x: error %d", r->vm->config->name,
 			  op.page, err);
@@ -267,15 +282,15 @@ static __noinline void put_back(struct vm_remote *r, struct pager_op op, int err
 }
 
 /* False: it is queued again. */
-static inline bool post(struct vm_remote *r, struct pager_op op)
+static inline bool post(struct vm_remote *r, u32 page, u32 frame, bool write)
 {
-	u64 id = op.page | (u64)op.frame << 24 | (op.write ? ID_WRITE : 0);
-	void *data = phys_to_ptr(remote_frame(r, op.frame));
-	int err = op.write ? store_write(r->store, id, op.page, data)
-			   : store_read(r->store, id, op.page, data);
+	u64 id = id_of(page, frame, write);
+	void *data = phys_to_ptr(remote_frame(r, frame));
+	int err = write ? store_write(r->store, id, page, data)
+			: store_read(r->store, id, page, data);
 
 	if (unlikely(err))
-		put_back(r, op, err);
+		put_back(r, id, err);
 	return !err;
 }
 
@@ -289,16 +304,14 @@ static void post_queued(struct vm_remote *r)
 		spin_lock(remote_lock(r));
 		more = pager_next(r->pager, &op);
 		spin_unlock(remote_lock(r));
-		if (!more || !post(r, op))
+		if (!more || !post(r, op.page, op.frame, op.write))
 			return;
 	}
 }
 
 static void complete(struct vm_remote *r, const struct store_completion *c, u64 now)
 {
-	struct pager_op op = {.page = (u32)c->id & 0xffffff,
-			      .frame = (u32)(c->id >> 24) & 0xffffff,
-			      .write = c->id & ID_WRITE};
+	struct pager_op op = op_of(c->id);
 	struct pager_place place;
 
 	if (c->result == STORE_CORRUPT) {
@@ -472,7 +485,7 @@ void remote_fetch(struct vm_remote *r, u32 page, u32 frame, u64 now)
 {
 	net_lock();
 	if (likely(!r->corrupt))
-		post(r, (struct pager_op){.page = page, .frame = frame});
+		post(r, page, frame, false);
 	send(r, now);
 	net_unlock();
 }

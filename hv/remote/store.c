@@ -504,7 +504,7 @@ bool store_done(struct store *s, struct store_completion *c)
 
 /* --- what nodes do -------------------------------------------------------------------------- */
 
-static bool opens(struct store *s, const struct store_op *op)
+static __noinline bool opens(struct store *s, const struct store_op *op)
 {
 	const struct seal_name name = {s->config.vm, op->page, s->version[op->page]};
 

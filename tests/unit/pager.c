@@ -199,7 +199,6 @@ static enum pager_answer fault(u32 page, bool write, bool whole, bool door,
 			       struct pager_place *place)
 {
 	struct pager_access a = {.page = page,
-				 .vcpu = (u32)rand() % VCPUS,
 				 .now = m.now,
 				 .write = write,
 				 .whole = whole,
