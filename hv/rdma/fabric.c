@@ -39,7 +39,7 @@ void fabric_init(struct fabric *f, u32 mtu, u64 entropy)
 /* Something has happened other than that a page's next packet has come. */
 static void look(struct fabric *f)
 {
-	f->look = true;
+	f->look = f->pending = true;
 }
 
 /* --- a link's life -------------------------------------------------------------------------- */
@@ -271,6 +271,7 @@ void fabric_work(struct fabric *f, u64 now)
 		step(f, l, now);
 		if (l->state != before) /* the agent has been asked for something */
 			f->cm_quiet = false;
+		f->pending = true;
 	}
 	while (f->links && f->link[f->links - 1].state == LINK_UNUSED)
 		f->links--;
@@ -455,7 +456,7 @@ bool fabric_transmit(struct fabric *f, u64 now, struct rdma_frame *frame)
 {
 	u32 i;
 
-	f->pending = false;
+	f->pending = true;
 	if (unlikely(!f->ip))
 		return false;
 	if (transmit_cm(f, now, frame))
@@ -470,8 +471,10 @@ bool fabric_transmit(struct fabric *f, u64 now, struct rdma_frame *frame)
 			continue;
 		if (!l->sample_at)
 			l->sample_at = now;
+		f->pending = f->links > 1 || !rdma_qp_quiet(&l->qp, now);
 		return true;
 	}
+	f->pending = false;
 	return false;
 }
 

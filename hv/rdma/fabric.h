@@ -76,7 +76,7 @@ struct fabric {
 	bool cm_quiet;	 /* the agent has nothing to send before cm_due */
 	u64 cm_due;
 	bool look;    /* something has come for a link itself */
-	bool pending; /* something has been posted and is to be sent */
+	bool pending; /* something may be to be sent */
 	u64 due;      /* else fabric_work() has nothing to do before: may be too early */
 };
 
@@ -106,6 +106,12 @@ void fabric_receive(struct fabric *f, u64 now, const u8 *frame, size_t len);
 void fabric_work(struct fabric *f, u64 now);
 /* The next frame, or false; its payload stays until the work's completion. */
 bool fabric_transmit(struct fabric *f, u64 now, struct rdma_frame *frame);
+/* True: it would be false. */
+static inline bool fabric_rests(const struct fabric *f, u64 now)
+{
+	return !f->pending && now < f->due;
+}
+
 /* For fabric_take(): the answer to what is timed may have come. */
 void fabric_sampled(struct fabric_link *l, u64 now);
 /*

@@ -131,7 +131,7 @@ static bool next_packet(struct rdma_qp *qp, u64 now, struct rdma_packet *p)
 		qp->requester_turn = false;
 		return true;
 	}
-	if (responder_transmit(qp, p)) {
+	if (qp->resp.queue_head != qp->resp.queue_tail && responder_transmit(qp, p)) {
 		qp->requester_turn = true;
 		return true;
 	}

@@ -83,9 +83,9 @@ void roce_receive(u64 now, const u8 *frame, size_t len)
 
 bool roce_transmit(u64 now, struct rdma_frame *f)
 {
-	if (memnode_active())
-		return memnode_transmit(now, f);
-	return have_fabric && fabric_transmit(&fabric, now, f);
+	if (likely(have_fabric))
+		return !fabric_rests(&fabric, now) && fabric_transmit(&fabric, now, f);
+	return memnode_active() && memnode_transmit(now, f);
 }
 
 u64 roce_deadline(void)
