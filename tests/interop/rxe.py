@@ -193,7 +193,7 @@ class Linux:
         """Start the memory node of tools/memnode/verbs.c."""
         self.start("exec /host/lib/ld.so --library-path /host/lib /host/memnode-verbs "
                    f"--ip {ADDRESS} {arguments}")
-        for _ in range(50):
+        for _ in range(300):
             if "memnode-verbs:" in self.run("cat /tmp/out")[1]:
                 return
             time.sleep(0.1)
