@@ -1,6 +1,7 @@
 #include "remote/store.h"
 
 #include "lib/string.h"
+#include "lib/zmm.h"
 #include "remote/store_internal.h"
 
 /* What a request at a node is called: the operation's address, which has room below for these. */
@@ -372,7 +373,7 @@ static bool write_begin(struct store *s, struct store_op *op)
 		if (s->free_buffers <= STORE_REPAIRS - s->repairs)
 			return false;
 		op->wire = s->buffers + buffer_take(s, op) * PAGE_SIZE;
-		memcpy(op->wire, op->data, PAGE_SIZE);
+		zmm_copy(op->wire, op->data, PAGE_SIZE);
 		name.version = op->version = ++s->versions;
 		seal_page(&s->seal, &name, op->wire, op->tag);
 	}
@@ -421,7 +422,7 @@ static __noinline int read_besides(struct store *s, u64 id, u32 page, void *data
 		read_step(s, op);
 		return 0;
 	}
-	memcpy(data, other->data, PAGE_SIZE);
+	zmm_copy(data, other->data, PAGE_SIZE);
 	s->stats.reads++;
 	complete(s, op, STORE_OK);
 	return 0;

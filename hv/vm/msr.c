@@ -213,9 +213,15 @@ void exit_wrmsr(struct vcpu *vcpu)
 
 void msr_reset(struct vcpu *vcpu)
 {
-	/* Kernels choose their loops for copying by it: the guest's strings are the machine's. */
+	/*
+	 * Kernels choose their loops for copying by it: the guest's strings are the machine's. If
+	 * memory is elsewhere they are always fast, as a page that one of them overwrites is not
+	 * read before (remote/overwrite.c).
+	 */
 	vcpu->msr_misc_enable =
 		(rdmsr(MSR_MISC_ENABLE) & MISC_ENABLE_FAST_STRINGS) | MISC_ENABLE_FIXED;
+	if (vcpu->vm->config->remote_count)
+		vcpu->msr_misc_enable |= MISC_ENABLE_FAST_STRINGS;
 	vcpu->msr_mtrr_def_type = MTRR_ENABLE | MTRR_TYPE_WB;
 	vcpu->msr_tsc_adjust = 0;
 	vcpu->msr_umwait = 0;

@@ -146,13 +146,19 @@ static void test_msr_refusals(void **state)
 	}
 	assert_int_equal(refused_log, 2 * ARRAY_SIZE(none));
 	assert_int_equal(vcpu.refusals, 2 * ARRAY_SIZE(none));
-	/* Fast strings are as the machine has them; nothing else of the register is. */
+	/* Fast strings are as the machine has them, or always if memory is elsewhere. Nothing else
+	 * of the register is. */
 	fake_wrmsr(MSR_MISC_ENABLE, ~0ull);
 	msr_reset(&vcpu);
 	assert_int_equal(vcpu.msr_misc_enable, 0x1801);
 	fake_wrmsr(MSR_MISC_ENABLE, ~1ull);
 	msr_reset(&vcpu);
 	assert_int_equal(vcpu.msr_misc_enable, 0x1800);
+	config.remote_count = 1;
+	msr_reset(&vcpu);
+	assert_int_equal(vcpu.msr_misc_enable, 0x1801);
+	config.remote_count = 0;
+	msr_reset(&vcpu);
 	/* Read only. */
 	assert_int_equal(write_msr(MSR_MCG_CAP, 0), VEC_GP);
 	assert_int_equal(write_msr(MSR_MTRRCAP, 0x400), VEC_GP);
