@@ -233,7 +233,7 @@ $(BUILD)/host/%.S.o: hv/%.S
 .PRECIOUS: $(BUILD)/host/bearssl/%.o $(BUILD)/host/%.S.o
 # Sealing, and what it needs.
 SEAL_HOST := $(addprefix hv/remote/,seal.c ocb.c ocb_bearssl.c) $(BUILD)/host/remote/ocb_aesni.S.o \
-	hv/x86/simd.c hv/x86/entropy.c $(BEARSSL_HOST)
+	hv/x86/simd.c hv/x86/entropy.c hv/lib/zmm.c $(BEARSSL_HOST)
 CRC32_HOST := hv/lib/crc32.c hv/lib/zmm.c $(BUILD)/host/lib/crc32_fold.S.o
 SAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 -include $(wildcard tests/unit/*.mk) $(wildcard tests/fuzz/*.mk)

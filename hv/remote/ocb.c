@@ -1,6 +1,7 @@
 #include "remote/ocb.h"
 
 #include "lib/string.h"
+#include "lib/zmm.h"
 #include "rdma/wire.h"
 
 #define TAG_PIECE 16u /* blocks that ocb_tag() decrypts at a time */
@@ -76,6 +77,25 @@ static void encipher(const struct ocb *o, u8 block[16])
 	copy_block(block, four[0]);
 }
 
+/* The sums of L_ntz(i) that lead from one offset to each of the next eight. */
+static void find_steps(struct ocb *o)
+{
+	u8 step[16] = {0};
+	u32 i, k;
+
+	for (i = 0; i < OCB_EIGHT - 1; i++) {
+		xor_block(step, o->l[__builtin_ctz(i + 1)]);
+		if (i < 4)
+			copy_block(o->steps[0][i], step);
+		for (k = 1; i >= 4 && k <= OCB_STEPS; k++)
+			copy_block(o->steps[k][i - 4], step);
+	}
+	for (k = 1; k <= OCB_STEPS; k++) {
+		copy_block(o->steps[k][3], step);
+		xor_block(o->steps[k][3], o->l[k + 2]);
+	}
+}
+
 void ocb_init(struct ocb *o, const u8 key[OCB_KEY], bool hardware)
 {
 	u32 i;
@@ -88,6 +108,7 @@ void ocb_init(struct ocb *o, const u8 key[OCB_KEY], bool hardware)
 	double_block(o->l[0], o->l_dollar);
 	for (i = 1; i < OCB_LS; i++)
 		double_block(o->l[i], o->l[i - 1]);
+	find_steps(o);
 }
 
 /* To Offset_i of the next block. */
@@ -185,7 +206,10 @@ static void whole_blocks(const struct ocb *o, struct ocb_pass *p, bool decrypt, 
 {
 	u32 eights = o->hardware ? blocks / OCB_EIGHT : 0, done = eights * OCB_EIGHT;
 
-	if (eights && decrypt)
+	if (eights && zmm_usable())
+		(decrypt ? ocb_aesni_wide_decrypt : ocb_aesni_wide_encrypt)(
+			decrypt ? o->decrypt : o->encrypt, o->steps, p, from, to, eights);
+	else if (eights && decrypt)
 		ocb_aesni_decrypt(o->decrypt, o->l, p, from, to, eights);
 	else if (eights)
 		ocb_aesni_encrypt(o->encrypt, o->l, p, from, to, eights);

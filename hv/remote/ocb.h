@@ -4,8 +4,8 @@
  * block. AES is BearSSL's where the CPU has no instructions for it: in constant time, without
  * tables. The bytes are the same.
  *
- * All of this is called between simd_begin() and simd_end() (x86/simd.h). A key serves for up to
- * 2^48 blocks (RFC 7253, 5).
+ * ocb_init() is called between simd_begin() and simd_end() (x86/simd.h), and the others between
+ * simd_begin_wide() and simd_end(). A key serves for up to 2^48 blocks (RFC 7253, 5).
  */
 #pragma once
 
@@ -17,6 +17,8 @@
 #define OCB_ROUNDS 14u
 #define OCB_LS	   11u		     /* L_0 to L_10 */
 #define OCB_BLOCKS (BIT(OCB_LS) - 1) /* in a message at most, and in what goes with it */
+#define OCB_EIGHT  8u
+#define OCB_STEPS  (OCB_LS - 3) /* ends that eight blocks can have: L_3 to L_10 */
 
 struct ocb {
 	union {
@@ -27,6 +29,11 @@ struct ocb {
 		u64 soft[8 * (OCB_ROUNDS + 1)]; /* of BearSSL's aes_ct64 */
 	};
 	u8 l_star[16], l_dollar[16], l[OCB_LS][16];
+	/*
+	 * What the offsets of eight blocks differ in from the one before them: of the first four,
+	 * then of the last four for each L_ntz(i) of the eighth.
+	 */
+	u8 steps[1 + OCB_STEPS][4][16];
 	bool hardware;
 } __aligned(16);
 
@@ -62,11 +69,15 @@ void ocb_bearssl_crypt(const struct ocb *o, bool decrypt, u8 data[OCB_SOFT][16])
 /*
  * ocb_aesni.S: AES alone on one block; whole blocks of a message, eight at a time, of which
  * p->blocks is a multiple before and after. `to` may be `from`. Keys and l are aligned to 16 bytes.
+ * The wide ones need zmm_usable().
  */
-#define OCB_EIGHT 8u
 void ocb_aesni_one_encrypt(const u8 keys[OCB_ROUNDS + 1][16], u8 block[16]);
 void ocb_aesni_one_decrypt(const u8 keys[OCB_ROUNDS + 1][16], u8 block[16]);
 void ocb_aesni_encrypt(const u8 keys[OCB_ROUNDS + 1][16], const u8 l[OCB_LS][16],
 		       struct ocb_pass *p, const u8 *from, u8 *to, u32 eights);
 void ocb_aesni_decrypt(const u8 keys[OCB_ROUNDS + 1][16], const u8 l[OCB_LS][16],
 		       struct ocb_pass *p, const u8 *from, u8 *to, u32 eights);
+void ocb_aesni_wide_encrypt(const u8 keys[OCB_ROUNDS + 1][16], const u8 steps[1 + OCB_STEPS][4][16],
+			    struct ocb_pass *p, const u8 *from, u8 *to, u32 eights);
+void ocb_aesni_wide_decrypt(const u8 keys[OCB_ROUNDS + 1][16], const u8 steps[1 + OCB_STEPS][4][16],
+			    struct ocb_pass *p, const u8 *from, u8 *to, u32 eights);

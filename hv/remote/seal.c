@@ -54,8 +54,8 @@ static bool same_tag(const u8 *a, const u8 *b)
 }
 
 /*
- * What is done between simd_begin() and simd_end() has functions of its own: a compiler for the
- * host may use vector registers at their beginning and end.
+ * What is done between simd_begin_wide() and simd_end() has functions of its own: a compiler for
+ * the host may use vector registers at their beginning and end.
  */
 static void __noinline seal_it(const struct seal *s, const struct seal_name *name, u8 *data,
 			       u8 *tag)
@@ -95,7 +95,7 @@ void seal_page(const struct seal *s, const struct seal_name *name, u8 *data, u8 
 {
 	struct simd_save save;
 
-	simd_begin(&save);
+	simd_begin_wide(&save);
 	seal_it(s, name, data, tag);
 	simd_end(&save);
 }
@@ -106,7 +106,7 @@ bool seal_check(const struct seal *s, const struct seal_name *name, const u8 *da
 	struct simd_save save;
 	bool same;
 
-	simd_begin(&save);
+	simd_begin_wide(&save);
 	same = check_it(s, name, data, tag);
 	simd_end(&save);
 	return same;
@@ -117,7 +117,7 @@ bool seal_open(const struct seal *s, const struct seal_name *name, u8 *data, con
 	struct simd_save save;
 	bool same;
 
-	simd_begin(&save);
+	simd_begin_wide(&save);
 	same = open_it(s, name, data, tag);
 	simd_end(&save);
 	return same;

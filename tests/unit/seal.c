@@ -9,7 +9,9 @@
 
 #include <bearssl_hash.h>
 
+#include "lib/zmm.h"
 #include "remote/seal.h"
+#include "vectors.h"
 #include "x86/simd.h"
 
 static u32 from_hex(const char *hex, u8 *to)
@@ -29,7 +31,7 @@ static void ocb(const struct ocb *o, const u8 *nonce, const u8 *extra, size_t ex
 	u8 again[OCB_TAG];
 	struct simd_save save;
 
-	simd_begin(&save);
+	simd_begin_wide(&save);
 	memcpy(copy, data, len);
 	ocb_encrypt(o, nonce, extra, extra_len, data, len, tag);
 	if (len % 16 == 0) {
@@ -137,12 +139,29 @@ static void test_known_software(void **state)
 	longer(false);
 }
 
+/* Calls test() without AVX-512, and with it if there is. */
+static void each_width(void (*test)(void))
+{
+	bool offered = zmm_offered;
+
+	zmm_offered = false;
+	test();
+	zmm_offered = offered;
+	if (offered)
+		test();
+}
+
+static void known_hardware(void)
+{
+	iterated(true);
+	longer(true);
+}
+
 static void test_known_hardware(void **state)
 {
 	if (!seal_hardware())
 		skip();
-	iterated(true);
-	longer(true);
+	each_width(known_hardware);
 }
 
 static void random_bytes(u8 *at, size_t len)
@@ -151,15 +170,13 @@ static void random_bytes(u8 *at, size_t len)
 		*at++ = (u8)(rand() >> 7);
 }
 
-static void test_both_alike(void **state)
+static void both_alike(void)
 {
 	static u8 page[PAGE_SIZE], a[PAGE_SIZE], b[PAGE_SIZE];
 	u8 key[SEAL_KEY], tag_a[SEAL_TAG], tag_b[SEAL_TAG];
 	struct seal soft, hard;
 	u32 i;
 
-	if (!seal_hardware())
-		skip();
 	for (i = 0; i < 50; i++) {
 		struct seal_name name = {i, (u32)rand(), (u64)rand() << 32 | (u32)rand()};
 
@@ -179,6 +196,44 @@ static void test_both_alike(void **state)
 		assert_true(seal_open(&hard, &name, b, tag_b));
 		assert_memory_equal(a, page, sizeof(a));
 		assert_memory_equal(b, page, sizeof(b));
+	}
+}
+
+static void test_both_alike(void **state)
+{
+	if (!seal_hardware())
+		skip();
+	each_width(both_alike);
+}
+
+/* Eight blocks and more from each place that a message can be at; steps up to L_10. */
+static void test_widths_alike(void **state)
+{
+	static u8 from[OCB_BLOCKS / 8 * 128], to[2][sizeof(from)];
+	struct ocb_pass pass[2];
+	u8 key[OCB_KEY];
+	struct ocb o;
+	u32 at, n;
+
+	if (!seal_hardware() || !zmm_usable())
+		skip();
+	random_bytes(key, sizeof(key));
+	random_bytes(from, sizeof(from));
+	ocb_init(&o, key, true);
+	for (at = 0; at < sizeof(from) / 128; at++) {
+		n = (u32)(sizeof(from) / 128 - at);
+		random_bytes((u8 *)&pass[0], sizeof(pass[0]));
+		pass[0].blocks = at * 8;
+		pass[1] = pass[0];
+		ocb_aesni_encrypt(o.encrypt, o.l, &pass[0], from, to[0], n);
+		ocb_aesni_wide_encrypt(o.encrypt, o.steps, &pass[1], from, to[1], n);
+		assert_memory_equal(&pass[0], &pass[1], sizeof(pass[0]));
+		assert_memory_equal(to[0], to[1], n * 128);
+		pass[0].blocks = pass[1].blocks = at * 8;
+		ocb_aesni_decrypt(o.decrypt, o.l, &pass[0], from, to[0], n);
+		ocb_aesni_wide_decrypt(o.decrypt, o.steps, &pass[1], from, to[1], n);
+		assert_memory_equal(&pass[0], &pass[1], sizeof(pass[0]));
+		assert_memory_equal(to[0], to[1], n * 128);
 	}
 }
 
@@ -262,25 +317,49 @@ static void test_new_keys(void **state)
 	}
 }
 
+static struct seal kept;
+static struct simd_save kept_save;
+static struct ocb_pass kept_pass;
+
+/* Without C in between: for the host it is compiled to use vector registers, and calls glibc's. */
+#pragma GCC push_options
+#pragma GCC target("general-regs-only")
+static void all_assembly(const u8 *from)
+{
+	static u8 to[PAGE_SIZE];
+	struct ocb *o = &kept.ocb;
+
+	simd_begin_wide(&kept_save);
+	ocb_aesni_one_encrypt(o->encrypt, to);
+	ocb_aesni_one_decrypt(o->decrypt, to);
+	if (zmm_usable()) {
+		ocb_aesni_wide_encrypt(o->encrypt, o->steps, &kept_pass, from, to, 32);
+		ocb_aesni_wide_decrypt(o->decrypt, o->steps, &kept_pass, from, to, 32);
+	} else {
+		ocb_aesni_encrypt(o->encrypt, o->l, &kept_pass, from, to, 32);
+		ocb_aesni_decrypt(o->decrypt, o->l, &kept_pass, from, to, 32);
+	}
+	simd_end(&kept_save);
+}
+#pragma GCC pop_options
+
+static void registers_kept(void)
+{
+	static const u8 page[PAGE_SIZE];
+
+	kept_pass.blocks = 0;
+	assert_true(vectors_kept(all_assembly, page));
+}
+
 /* What a guest has in its vector registers is there afterwards, all of it. */
 static void test_registers_kept(void **state)
 {
-	static u8 page[PAGE_SIZE];
-	const struct seal_name name = {1, 2, 3};
-	struct simd_save mine, pattern, after;
-	u8 tag[SEAL_TAG];
-	struct seal s;
+	static const u8 key[SEAL_KEY] = {1};
 
-	seal_init(&s, page);
-	random_bytes((u8 *)&pattern, sizeof(pattern));
-	simd_begin(&mine);
-	simd_end(&pattern);
-	seal_page(&s, &name, page, tag);
-	seal_open(&s, &name, page, tag);
-	seal_check(&s, &name, page, tag);
-	simd_begin(&after);
-	simd_end(&mine);
-	assert_memory_equal(&after, &pattern, sizeof(after));
+	if (!seal_hardware())
+		skip();
+	seal_init(&kept, key);
+	each_width(registers_kept);
 }
 
 int main(void)
@@ -289,11 +368,13 @@ int main(void)
 		cmocka_unit_test(test_known_software),
 		cmocka_unit_test(test_known_hardware),
 		cmocka_unit_test(test_both_alike),
+		cmocka_unit_test(test_widths_alike),
 		cmocka_unit_test(test_every_bit_software),
 		cmocka_unit_test(test_every_bit_hardware),
 		cmocka_unit_test(test_new_keys),
 		cmocka_unit_test(test_registers_kept),
 	};
 
+	zmm_init();
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
