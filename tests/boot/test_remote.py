@@ -134,7 +134,7 @@ def test_lost_memory():
 
 def test_two_nodes():
     """Each dies once under load and comes back empty: the other one has all pages meanwhile."""
-    settings = {"replicas": "2", "cmdline": "mib=3 only=walk rounds=3"}
+    settings = {"replicas": "2", "cmdline": "mib=3 only=walk rounds=16"}
     with Relay(3) as relay, Node(relay, 1) as one, Node(relay, 2) as two:
         with Background(**machine(relay, "two", settings, nodes=2)) as vm:
             assert relay.wait(roce=4000, timeout=200)
