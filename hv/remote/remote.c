@@ -170,7 +170,7 @@ int remote_create(struct vm *vm)
 		remotes[vm->id] = r;
 		remotes_end = MAX(remotes_end, vm->id + 1u);
 	}
-	service_look();
+	net_look();
 	net_unlock();
 	return err;
 }
@@ -221,7 +221,7 @@ void remote_destroy(struct vm *vm)
 		remotes_end--;
 	if (r->store)
 		store_destroy(r->store);
-	service_look();
+	net_look();
 	net_unlock();
 	if (r->store) {
 		if (vm->restarts < 8)
@@ -465,7 +465,7 @@ u64 remote_deadline(void)
 static inline void send(struct vm_remote *r, u64 now)
 {
 	if (store_hurries(r->store))
-		service_look();
+		net_look();
 	__atomic_store_n(&remote_ops, 1, __ATOMIC_RELAXED);
 	net_send(now);
 }

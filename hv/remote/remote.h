@@ -24,10 +24,8 @@ struct vm;
 void remote_work(u64 now);
 u64 remote_deadline(void);
 
-/* service.c defines these: the connections of this machine; NULL: it has no network. */
+/* service.c defines it: the connections of this machine; NULL: it has no network. */
 struct fabric *service_fabric(void);
-/* With the network's lock: a store or link has something to do that did not come by the network. */
-void service_look(void);
 
 /* For the monitor; false: the VM has no remote memory, or is just going. No lock held. */
 struct async_stats {

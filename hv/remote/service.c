@@ -97,11 +97,6 @@ u64 roce_deadline(void)
 	return MIN(fabric_deadline(&fabric), remote_deadline());
 }
 
-void service_look(void)
-{
-	net_look();
-}
-
 bool roce_completed(u64 now)
 {
 	remote_work(now);
