@@ -61,7 +61,7 @@ def machine(relay, name, settings=None, emulator="bochs3", nodes=1, **options):
           **(settings or {})}
     config = select(["remote"], {"remote": vm}, {"network": "10.77.0.1/24"})
     return dict(config=config, name=f"remote-{name}", emulator_name=emulator, ips=IPS,
-                nic=Nic(port=relay.port[0].host), timeout=500, **options)
+                nic=Nic(port=relay.port[0].host), timeout=1000, **options)
 
 
 def good(result):
