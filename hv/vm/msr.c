@@ -216,7 +216,7 @@ void msr_reset(struct vcpu *vcpu)
 	/*
 	 * Kernels choose their loops for copying by it: the guest's strings are the machine's. If
 	 * memory is elsewhere they are always fast, as a page that one of them overwrites is not
-	 * read before (remote/overwrite.c).
+	 * read before (remote/overwrite.c): Bochs 2.7 and 3.0 say that they are not.
 	 */
 	vcpu->msr_misc_enable =
 		(rdmsr(MSR_MISC_ENABLE) & MISC_ENABLE_FAST_STRINGS) | MISC_ENABLE_FIXED;
